@@ -1,0 +1,22 @@
+# hansa_add_library(box SOURCES … PUBLIC … PRIVATE …): a static library hansa_<box>, included as "<box>/header.hpp".
+# hansa_add_test(name SOURCES … LIBS …): a Catch2 program, one CTest entry, label "unit".
+option(HANSA_WERROR "Warnings are errors" OFF)
+
+add_library(hansa_warnings INTERFACE)
+target_compile_options(hansa_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wno-unused-parameter -Wno-missing-field-initializers $<$<BOOL:${HANSA_WERROR}>:-Werror>)
+
+function(hansa_add_library box)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(hansa_${box} STATIC ${ARG_SOURCES})
+  target_include_directories(hansa_${box} PUBLIC ${PROJECT_SOURCE_DIR}/core)
+  target_link_libraries(hansa_${box} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} hansa_warnings)
+endfunction()
+
+function(hansa_add_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(test_${name} ${ARG_SOURCES})
+  target_link_libraries(test_${name} PRIVATE hansa_test_main ${ARG_LIBS} hansa_warnings)
+  add_test(NAME ${name} COMMAND test_${name})
+  set_tests_properties(${name} PROPERTIES LABELS unit)
+endfunction()

@@ -1,0 +1,61 @@
+// What every component is: something with state that can be saved between rounds. The interfaces of the kinds derive
+// from Component; a factory gives each instance a Host.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+#include <hansa/types.hpp>
+
+namespace hansa {
+
+class StateWriter {
+ public:
+  virtual ~StateWriter() = default;
+  virtual void put(std::string_view key, const at::Tensor& value) = 0;  // copied
+  virtual void put(std::string_view key, std::string_view bytes) = 0;
+};
+class StateReader {
+ public:
+  virtual ~StateReader() = default;
+  virtual bool has(std::string_view key) const = 0;
+  virtual at::Tensor tensor(std::string_view key) const = 0;  // throws when absent
+  virtual std::string bytes(std::string_view key) const = 0;
+};
+
+class Component {
+ public:
+  Component() = default;
+  Component(const Component&) = delete;
+  Component& operator=(const Component&) = delete;
+  virtual ~Component() = default;
+  virtual std::uint32_t state_version() const = 0;  // 0: stateless, declared so
+  virtual void save(StateWriter&) const = 0;        // between rounds only
+  virtual void load(const StateReader&, std::uint32_t version) = 0;
+};
+
+// Gives a stateless component the three bodies: class FedAvg : public Stateless<Aggregator>.
+template <class Interface>
+class Stateless : public Interface {
+ public:
+  std::uint32_t state_version() const final { return 0; }
+  void save(StateWriter&) const final {}
+  void load(const StateReader&, std::uint32_t) final {}
+};
+
+// Given to every factory; valid for the component's life; every method may be called from any thread.
+class Host {
+ public:
+  enum class Level : int { Debug, Info, Warning, Error };
+  virtual ~Host() = default;
+  virtual void log(Level, std::string_view message) = 0;
+  virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
+  virtual bool cancelled() const = 0;  // poll it in anything longer than 100 ms
+  virtual void parallel_for(std::size_t n, const std::function<void(std::size_t)>& body) = 0;  // plugins start no threads
+  virtual std::uint64_t seed(std::string_view purpose) const = 0;  // from the run's seed, this component and the purpose
+};
+
+}  // namespace hansa
