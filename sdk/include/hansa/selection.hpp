@@ -23,14 +23,9 @@ class Selector : public Component {
   virtual std::vector<NodeId> choose(std::span<const NodeFacts> registered, DrawRng&) = 0;
 };
 
-struct RoundStatus {
-  std::size_t cohort = 0, accepted = 0, running = 0, refused = 0;  // running: assigned or not yet asked for
-  double seconds = 0;                                              // since the round opened
-};
 class RoundPolicy : public Component {
  public:
   static constexpr std::string_view kKind = "round_policy/1";
-  enum class Next : std::uint8_t { Wait, Close, Abort };
   virtual Next decide(const RoundStatus&) = 0;
   virtual double deadline_seconds() const = 0;  // when to ask again at the latest; infinity: only on events
 };

@@ -118,6 +118,12 @@ struct Contribution {  // what the coordinator believes about one update
   std::uint64_t examples = 0, tokens = 0, steps = 0;  // the node's claims: never trust them; withheld under DP
 };
 
+struct RoundStatus {  // what a round policy decides on
+  std::size_t cohort = 0, accepted = 0, running = 0, refused = 0;  // running: assigned or not yet asked for
+  double seconds = 0;                                              // since the round opened
+};
+enum class Next : std::uint8_t { Wait, Close, Abort };
+
 struct TrainResult {
   std::uint64_t examples = 0, tokens = 0, steps = 0;
   Metrics metrics;  // "loss" (mean nats per counted token) at least

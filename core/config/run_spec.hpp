@@ -1,0 +1,101 @@
+// What a pipeline file means once it is resolved: every default filled in, every path absolute, every component known to
+// exist. Made by config/load.hpp; read by everyone else. Values only; torch-free.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <hansa/plugin.h>
+#include <hansa/types.hpp>
+
+#include "base/value.hpp"
+
+namespace hansa::config {
+
+struct Position {  // where a value was written; line 0: it is a default or came from --set
+  std::string file;
+  std::uint32_t line = 0, column = 0;
+};
+
+struct ComponentSpec {                        // one plugged-in algorithm: `use = "fedavg"` and its parameters
+  std::string kind;                           // "aggregator"
+  std::string use;                            // "fedavg", as written ("fedavg@1" is allowed)
+  const HansaComponent* component = nullptr;  // lives as long as the process
+  Value params;                               // a table: every parameter, defaults filled in
+  HansaTraits traits{};                       // for these parameters
+  Position where;
+};
+
+struct RunSection {
+  std::string name;               // default: the file's stem
+  std::int64_t seed = 1;
+  std::int64_t rounds = 1;
+  std::string durability = "process";  // process: survives SIGKILL; power: fsync at each step
+  std::int64_t keep_versions = 2;      // released model versions kept on disk
+};
+struct ModelSection {                  // beside the model plugin's own parameters in [model]
+  std::filesystem::path path;          // a Hugging Face directory
+  std::string compute = "f32";         // f32 | bf16
+  bool initialise = false;             // random weights from config.json and the seed: training from scratch
+};
+struct TrainSection {
+  std::int64_t threads = 0;            // LibTorch threads of a node; 0 is resolved: 1 when several nodes share the machine
+};
+struct WeightSection {                 // host keys of [aggregator]
+  std::string weighting = "examples";  // examples | tokens | uniform
+  std::optional<double> max_weight;    // cap; with it example weights are bounded, and so is the sensitivity
+};
+struct PrivacySection {                // host keys of [privacy]
+  std::optional<double> epsilon_budget;
+  double delta = 1e-5;
+  std::string client_metrics = "withhold";  // withhold | publish: what nodes report about their data (rule 19)
+};
+struct EvaluationSection {
+  std::int64_t every = 0;              // rounds between evaluations on the nodes' held-out data; 0: only at the end
+  struct Set {                         // held-out data of the coordinator's own: belongs to no node
+    std::string name;
+    std::filesystem::path data;
+  };
+  std::vector<Set> sets;
+};
+struct NetworkSection {
+  std::string listen = "127.0.0.1:0";  // host:port, or unix:PATH
+  double lease_seconds = 30;           // without a heartbeat for this long, a node loses its slot
+  double heartbeat_seconds = 5;
+};
+struct SimulationSection {             // present: all nodes live in this process
+  std::filesystem::path nodes_from;    // a directory: each file or folder in it is one node's silo, named after it
+};
+struct ReportSection {
+  bool local_only = false;             // also train one adapter per silo alone, and evaluate each on every silo
+  std::string sample_prompt;           // text generated before and after, when not empty
+  std::int64_t sample_tokens = 60;
+};
+struct NodeSpec {
+  std::string name;
+  std::filesystem::path data;                    // silo: what the data source opens
+  std::optional<std::filesystem::path> heldout;  // evaluated, never trained on
+  Position where;
+};
+
+struct RunSpec {
+  RunSection run;
+  ModelSection model_host;
+  TrainSection train;
+  WeightSection weights;
+  PrivacySection privacy_host;
+  EvaluationSection evaluation;
+  NetworkSection network;
+  std::optional<SimulationSection> simulation;
+  ReportSection report;
+  std::vector<std::filesystem::path> plugin_path;
+
+  ComponentSpec model, adapter, trainer, data, evaluator, privacy, aggregator, server_optimizer, selector, round_policy;
+  std::vector<ComponentSpec> codecs;  // in the order of encoding
+  std::vector<NodeSpec> nodes;        // ascending by name; from [[node]] or simulation.nodes_from
+  std::filesystem::path file;         // the file that was loaded
+};
+
+}  // namespace hansa::config
