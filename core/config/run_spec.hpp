@@ -9,18 +9,18 @@
 
 #include <hansa/plugin.h>
 #include <hansa/types.hpp>
-
-#include "base/value.hpp"
+#include <hansa/value.hpp>
 
 namespace hansa::config {
 
-struct Position {  // where a value was written; line 0: it is a default or came from --set
-  std::string file;
+struct Position {  // where a value was written: line and column from 1, columns in characters
+  std::string file;  // as it is shown; "--set a.b=c" (line 0) for the command line; "" (line 0) for a default
   std::uint32_t line = 0, column = 0;
+  bool operator==(const Position&) const = default;
 };
 
 struct ComponentSpec {                        // one plugged-in algorithm: `use = "fedavg"` and its parameters
-  std::string kind;                           // "aggregator"
+  std::string kind;                           // "aggregator"; "" with no component: an optional section left out
   std::string use;                            // "fedavg", as written ("fedavg@1" is allowed)
   const HansaComponent* component = nullptr;  // lives as long as the process
   Value params;                               // a table: every parameter, defaults filled in
@@ -66,7 +66,8 @@ struct NetworkSection {
   double heartbeat_seconds = 5;
 };
 struct SimulationSection {             // present: all nodes live in this process
-  std::filesystem::path nodes_from;    // a directory: each file or folder in it is one node's silo, named after it
+  // A directory: each file or folder in it is one node's silo, named after it. Empty: the nodes are those of [[node]].
+  std::filesystem::path nodes_from;
 };
 struct ReportSection {
   bool local_only = false;             // also train one adapter per silo alone, and evaluate each on every silo
@@ -92,6 +93,8 @@ struct RunSpec {
   ReportSection report;
   std::vector<std::filesystem::path> plugin_path;
 
+  // Every one is there but privacy, which may be left out (component null, traits 0). On a node that got its spec from a
+  // coordinator, aggregator, server_optimizer, selector and round_policy may be null too: they run over there.
   ComponentSpec model, adapter, trainer, data, evaluator, privacy, aggregator, server_optimizer, selector, round_policy;
   std::vector<ComponentSpec> codecs;  // in the order of encoding
   std::vector<NodeSpec> nodes;        // ascending by name; from [[node]] or simulation.nodes_from
