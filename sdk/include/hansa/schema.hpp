@@ -190,7 +190,7 @@ class Schema : public SchemaBase {
   struct FieldOf final : Field {
     FieldOf(std::shared_ptr<const ParamRecord> record, M P::*m) : Field(std::move(record)), member(m) {}
     void read(const HansaValue& table, P& to) const override {
-      const auto& record = *declared;
+      const auto& record = *this->declared;
       const auto* held = find(table, record.name);
       if (!held) {
         if (record.raw.flags & HANSA_PARAM_REQUIRED) throw std::invalid_argument("parameter '" + record.name + "' is required");
@@ -201,7 +201,7 @@ class Schema : public SchemaBase {
       else schema_detail::read(*held, record, to.*member);
     }
     void write(const P& from, Value& table) const override {
-      const auto& record = *declared;
+      const auto& record = *this->declared;
       if constexpr (schema_detail::is_optional<M>::value) {
         if (from.*member) table.set(record.name, schema_detail::write(*(from.*member), record));
       } else {
