@@ -32,7 +32,7 @@ struct Injection {
 struct Batch {
   at::Tensor tokens;     // i64 [batch, length]
   at::Tensor labels;     // i64 [batch, length], already shifted: labels[t] follows tokens[t]; -100 is not counted
-  at::Tensor positions;  // i64 [batch, length], from 0 in each document
+  at::Tensor positions;  // i64 [batch, length], from 0 in each document. Undefined: 0, 1, 2 … in each row
   at::Tensor segments;   // i64 [batch, length]: tokens see only their own segment; -1 is padding. Undefined: one segment a row
   std::int64_t bytes = 0;    // UTF-8 bytes that the counted labels stand for
   std::int64_t counted = 0;  // labels that are not -100
@@ -47,6 +47,7 @@ class Cache {  // keys and values of a generation; made by the model, opaque to 
 
 class Model : public Component {
  public:
+  using InterfaceType = Model;
   static constexpr std::string_view kKind = "model/1";
   // Does config.json in this directory describe this architecture (by model_type)? Reads nothing else, does not throw on others.
   virtual bool accepts(const std::filesystem::path& checkpoint) const = 0;
@@ -62,10 +63,12 @@ class Model : public Component {
   // All tensors of a checkpoint of the model as it now computes (injections folded in), in checkpoint names and layout, fp32.
   virtual std::vector<std::pair<std::string, at::Tensor>> merged() const = 0;
   virtual void inject(std::span<const Injection>) = 0;     // replaces earlier ones; honours each or refuses it by name
-  virtual void train(bool training) = 0;                   // dropout on or off
+  virtual void enable_dropout(std::uint64_t seed) = 0;     // the model's and the injections'; masks are a function of the seed
+  virtual void disable_dropout() = 0;                      // how a model starts
   virtual at::Tensor loss(const Batch&) = 0;               // sum over counted labels in nats, fp32 scalar, with graph
   virtual std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const = 0;
-  // [batch, length, vocabulary], fp32, no graph. With a cache: tokens continue it. Segments are honoured without one.
+  // [batch, length, vocabulary], fp32, no graph. With a cache: tokens continue it, and undefined positions go on from its
+  // length. Segments are honoured without one.
   virtual at::Tensor logits(const Batch&, Cache*) = 0;
 };
 

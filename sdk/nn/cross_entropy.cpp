@@ -1,0 +1,94 @@
+#include "nn/cross_entropy.hpp"
+
+#include <algorithm>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace hansa::nn {
+
+std::int64_t default_chunk_rows(std::int64_t vocabulary) {
+  constexpr std::int64_t kElements = 1 << 21;  // of a chunk of logits: 8 MB in fp32
+  return std::clamp<std::int64_t>(kElements / std::max<std::int64_t>(vocabulary, 1), 64, 1024);
+}
+
+namespace {
+
+
+// Turns logits into softmax - onehot in place and returns the chunk's nats.
+at::Tensor soften(at::Tensor& logits, const at::Tensor& labels) {
+  auto index = labels.unsqueeze(1);
+  auto largest = logits.amax(1, true);
+  logits.sub_(largest);
+  auto of_label = logits.gather(1, index);
+  logits.exp_();
+  auto sums = logits.sum(1, true);
+  auto nats = (sums.log() - of_label).sum(at::kDouble);
+  logits.div_(sums);
+  logits.scatter_add_(1, index, at::empty_like(of_label).fill_(-1));
+  return nats;
+}
+
+class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
+                            const at::Tensor& labels, std::int64_t chunk_rows) {
+    at::NoGradGuard no_grad;
+    const bool hidden_grad = hidden.requires_grad(), weight_grad = weight.requires_grad();
+    const auto rows = hidden.size(0), vocabulary = weight.size(0);
+    const auto transposed = weight.t();
+    auto total = at::zeros({}, hidden.options().dtype(at::kDouble));
+    auto d_hidden = hidden_grad ? at::empty_like(hidden) : at::Tensor();
+    auto d_weight = weight_grad ? at::zeros(weight.sizes(), weight.options().dtype(at::kFloat)) : at::Tensor();
+    const bool half = hidden.scalar_type() != at::kFloat;
+    auto logits_buffer = at::empty({std::min(chunk_rows, rows), vocabulary}, hidden.options());
+    auto float_buffer = half ? at::empty(logits_buffer.sizes(), hidden.options().dtype(at::kFloat)) : logits_buffer;
+    for (std::int64_t first = 0; first < rows; first += chunk_rows) {
+      const auto count = std::min(chunk_rows, rows - first);
+      auto h = hidden.narrow(0, first, count);
+      auto logits = logits_buffer.narrow(0, 0, count);
+      auto real = float_buffer.narrow(0, 0, count);
+      at::mm_out(logits, h, transposed);
+      if (half) real.copy_(logits);
+      total.add_(soften(real, labels.narrow(0, first, count)));
+      if (!hidden_grad && !weight_grad) continue;
+      if (half) logits.copy_(real);
+      if (hidden_grad) {
+        auto part = d_hidden.narrow(0, first, count);
+        at::mm_out(part, logits, weight);
+      }
+      if (!weight_grad) continue;
+      if (half) d_weight.add_(at::mm(logits.t(), h));
+      else d_weight.addmm_(logits.t(), h);
+    }
+    if (weight_grad) d_weight = d_weight.to(weight.scalar_type());
+    context->save_for_backward({d_hidden, d_weight});
+    return total.to(at::kFloat);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    auto saved = context->get_saved_variables();
+    auto scaled = [&](const at::Tensor& gradient) {
+      return gradient.defined() ? at::mul(gradient, gradients[0].to(gradient.scalar_type())) : at::Tensor();
+    };
+    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                 std::int64_t chunk_rows) {
+  return ChunkedCrossEntropy::apply(hidden, weight, labels, chunk_rows);
+}
+
+}  // namespace hansa::nn

@@ -1,0 +1,16 @@
+// Cross-entropy over a large vocabulary without holding all logits (the idea of Liger Kernel, arXiv 2410.10989): the
+// gradient is computed chunk by chunk in the forward pass. Training thread only.
+#pragma once
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+namespace hansa::nn {
+
+// hidden [rows, width] and weight [vocabulary, width] of one type (fp32 or bf16); labels i64 [rows], each in the
+// vocabulary. The sum of -log softmax(hidden weightᵀ)[label], an fp32 scalar with a graph to hidden and weight.
+at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                 std::int64_t chunk_rows);
+std::int64_t default_chunk_rows(std::int64_t vocabulary);
+
+}  // namespace hansa::nn

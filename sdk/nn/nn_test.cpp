@@ -1,0 +1,228 @@
+// Every building block against a naive form of it.
+#include <cmath>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include "base/error.hpp"
+#include "nn/attention.hpp"
+#include "nn/cross_entropy.hpp"
+#include "nn/layers.hpp"
+#include "nn/rope.hpp"
+#include "test.hpp"
+
+using namespace hansa;
+using namespace hansa::nn;
+
+namespace {
+
+at::Tensor normal(at::IntArrayRef shape, std::uint64_t seed) { return at::randn(shape, make_generator(seed), at::kFloat); }
+
+Places one_linear(std::int64_t in, std::int64_t out) {
+  Places places({Module{.name = "fc", .in = in, .out = out, .bias = true}});
+  places.at("fc").weight = normal({out, in}, 1);
+  places.at("fc").bias = normal({out}, 2);
+  return places;
+}
+
+Batch ids_of(at::Tensor tokens, at::Tensor segments = {}) {
+  return {.tokens = std::move(tokens), .segments = std::move(segments)};
+}
+
+// One query at a time, one head at a time, in double.
+at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& segments,
+                           double scale) {
+  auto out = at::zeros(q.sizes(), at::kDouble);
+  const auto group = q.size(2) / k.size(2);
+  for (std::int64_t b = 0; b < q.size(0); ++b)
+    for (std::int64_t t = 0; t < q.size(1); ++t)
+      for (std::int64_t h = 0; h < q.size(2); ++h) {
+        auto query = q[b][t][h].to(at::kDouble);
+        std::vector<at::Tensor> scores, values;
+        for (std::int64_t s = 0; s <= t; ++s) {
+          if (segments.defined() && segments[b][s].item<std::int64_t>() != segments[b][t].item<std::int64_t>()) continue;
+          scores.push_back((query * k[b][s][h / group].to(at::kDouble)).sum() * scale);
+          values.push_back(v[b][s][h / group].to(at::kDouble));
+        }
+        auto weights = at::stack(scores).softmax(0);
+        out[b][t][h].copy_((weights.unsqueeze(1) * at::stack(values)).sum(0));
+      }
+  return out.view({q.size(0), q.size(1), -1}).to(at::kFloat);
+}
+
+}  // namespace
+
+TEST_CASE("grouped attention equals one query at a time, with and without packed documents") {
+  const Heads heads{.query = 6, .key_value = 2, .dim = 5};
+  auto q = normal({2, 7, 6, 5}, 1), k = normal({2, 7, 2, 5}, 2), v = normal({2, 7, 2, 5}, 3);
+  auto segments = at::zeros({2, 7}, at::kLong);
+  segments[0].narrow(0, 3, 4).fill_(1);
+  segments[1].narrow(0, 5, 2).fill_(-1);
+  Dropout off;
+  for (const auto& packed : {at::Tensor(), segments}) {
+    auto visible = causal_visibility(ids_of(at::zeros({2, 7}, at::kLong), packed), heads, nullptr, at::kFloat, off, 0);
+    auto out = attention(q, k, v, heads, visible, 0.3, 0, off, nullptr, 0);
+    CHECK(at::allclose(out, naive_attention(q, k, v, packed, 0.3), 1e-5, 1e-5));
+  }
+}
+
+TEST_CASE("long rows take another path with the same result") {
+  const Heads heads{.query = 4, .key_value = 2, .dim = 8};
+  const std::int64_t length = 1100;
+  auto q = normal({1, length, 4, 8}, 1), k = normal({1, length, 2, 8}, 2), v = normal({1, length, 2, 8}, 3);
+  auto segments = at::zeros({1, length}, at::kLong);
+  segments.narrow(1, 600, 500).fill_(1);
+  Dropout off;
+  for (const auto& packed : {at::Tensor(), segments}) {
+    auto batch = ids_of(at::zeros({1, length}, at::kLong), packed);
+    auto flash = causal_visibility(batch, heads, nullptr, at::kFloat, off, 0);
+    REQUIRE(flash.flash);
+    Dropout on;
+    on.enable(1);
+    auto plain = causal_visibility(batch, heads, nullptr, at::kFloat, on, 0.5);
+    REQUIRE_FALSE(plain.flash);
+    CHECK(at::allclose(attention(q, k, v, heads, flash, 0.3, 0, off, nullptr, 0),
+                       attention(q, k, v, heads, plain, 0.3, 0, off, nullptr, 0), 1e-4, 1e-5));
+  }
+}
+
+TEST_CASE("attention that continues a cache equals attention over the whole row") {
+  const Heads heads{.query = 4, .key_value = 2, .dim = 6};
+  auto q = normal({2, 9, 4, 6}, 1), k = normal({2, 9, 2, 6}, 2), v = normal({2, 9, 2, 6}, 3);
+  Dropout off;
+  KeyValueCache cache(1, 2, heads, 12, at::kFloat);
+  std::vector<at::Tensor> parts;
+  for (auto [first, count] : {std::pair<std::int64_t, std::int64_t>{0, 5}, {5, 1}, {6, 3}}) {
+    auto visible = causal_visibility(ids_of(at::zeros({2, count}, at::kLong)), heads, &cache, at::kFloat, off, 0);
+    parts.push_back(attention(q.narrow(1, first, count), k.narrow(1, first, count), v.narrow(1, first, count), heads,
+                              visible, 0.5, 0, off, &cache, 0));
+    cache.advance(count);
+  }
+  CHECK(at::allclose(at::cat(parts, 1), naive_attention(q, k, v, {}, 0.5), 1e-5, 1e-5));
+}
+
+TEST_CASE("rotary positions turn each pair by position times frequency") {
+  const std::int64_t dim = 8;
+  Rope rope(RopeSettings{.head_dim = dim, .theta = 500});
+  auto x = normal({1, 3, 2, dim}, 4);
+  auto positions = at::arange(3, at::kLong).unsqueeze(0) + 300;  // beyond the first table
+  auto out = Rope::rotate(x, rope.rows(positions, at::kFloat));
+  for (std::int64_t t = 0; t < 3; ++t)
+    for (std::int64_t i = 0; i < dim / 2; ++i) {
+      const double angle = static_cast<double>(300 + t) * std::pow(500.0, -2.0 * static_cast<double>(i) / dim);
+      const double a = x[0][t][1][i].item<double>(), b = x[0][t][1][i + dim / 2].item<double>();
+      CHECK(out[0][t][1][i].item<double>() == Approx(a * std::cos(angle) - b * std::sin(angle)).margin(1e-4));
+      CHECK(out[0][t][1][i + dim / 2].item<double>() == Approx(b * std::cos(angle) + a * std::sin(angle)).margin(1e-4));
+    }
+}
+
+TEST_CASE("llama3 scaling keeps high frequencies and divides low ones by the factor") {
+  RopeSettings settings{.head_dim = 64, .theta = 500000, .llama3 = RopeSettings::Llama3{.factor = 8}};
+  auto scaled = rope_frequencies(settings);
+  settings.llama3.reset();
+  auto plain = rope_frequencies(settings);
+  CHECK(scaled[0].item<double>() == plain[0].item<double>());
+  CHECK(scaled[31].item<double>() == Approx(plain[31].item<double>() / 8));
+}
+
+TEST_CASE("chunked cross-entropy and its gradients equal the plain form") {
+  auto hidden = normal({23, 6}, 1), weight = normal({11, 6}, 2);
+  auto labels = at::randint(0, 11, {23}, make_generator(3), at::kLong);
+  auto plain_hidden = hidden.clone().requires_grad_(true), plain_weight = weight.clone().requires_grad_(true);
+  auto plain = -at::log_softmax(at::mm(plain_hidden, plain_weight.t()), 1).gather(1, labels.unsqueeze(1)).sum();
+  (plain * 0.5).backward();
+  for (std::int64_t chunk : {1, 7, 23, 64}) {
+    auto h = hidden.clone().requires_grad_(true), w = weight.clone().requires_grad_(true);
+    auto loss = chunked_cross_entropy(h, w, labels, chunk);
+    (loss * 0.5).backward();
+    CHECK(loss.item<double>() == Approx(plain.item<double>()).epsilon(1e-5));
+    CHECK(at::allclose(h.grad(), plain_hidden.grad(), 1e-4, 1e-5));
+    CHECK(at::allclose(w.grad(), plain_weight.grad(), 1e-4, 1e-5));
+  }
+}
+
+TEST_CASE("labels of -100 count nothing, and a batch without labels costs zero") {
+  Places places({Module{.name = "head", .kind = Module::Kind::Head, .in = 6, .out = 11}});
+  places.at("head").weight = normal({11, 6}, 2);
+  auto hidden = normal({2, 3, 6}, 1).requires_grad_(true);
+  auto labels = at::full({2, 3}, -100, at::kLong);
+  Dropout off;
+  CHECK(head_loss(places.at("head"), hidden, labels, off).item<double>() == 0);
+  labels[1][2].fill_(4);
+  auto loss = head_loss(places.at("head"), hidden, labels, off);
+  auto alone = head_loss(places.at("head"), hidden[1][2].view({1, 6}), at::full({1}, 4, at::kLong), off);
+  CHECK(loss.item<float>() == alone.item<float>());
+  loss.backward();
+  CHECK(hidden.grad()[0].abs().max().item<double>() == 0);
+}
+
+TEST_CASE("a low-rank pair adds scale B A x, and gradients reach fp32 masters from bf16 compute") {
+  auto places = one_linear(6, 4);
+  auto x = normal({3, 6}, 5);
+  auto A = normal({2, 6}, 6).requires_grad_(true), B = normal({4, 2}, 7).requires_grad_(true);
+  std::vector<Injection> pair{{"fc", LowRank{A, B, 0.5, 0}}};
+  places.inject(pair);
+  Dropout off;
+  auto y = linear(places.at("fc"), x, off);
+  auto [weight, bias] = Places::folded(places.at("fc"), places.at("fc").weight, places.at("fc").bias);
+  CHECK(at::allclose(y, at::mm(x, weight.t()) + bias, 1e-4, 1e-5));
+  for (auto* tensor : {&places.at("fc").weight, &places.at("fc").bias}) *tensor = tensor->to(at::kBFloat16);
+  linear(places.at("fc"), x.to(at::kBFloat16), off).sum().backward();
+  CHECK(A.grad().scalar_type() == at::kFloat);
+  auto expected = 0.5 * at::mm(B.detach().sum(0).unsqueeze(1), x.sum(0).unsqueeze(0));
+  CHECK(at::allclose(A.grad(), expected, 0.05, 0.05));
+}
+
+TEST_CASE("a pair on the head equals its folded weight") {
+  Places places({Module{.name = "head", .kind = Module::Kind::Head, .in = 6, .out = 11}});
+  places.at("head").weight = normal({11, 6}, 2);
+  std::vector<Injection> pair{{"head", LowRank{normal({3, 6}, 4), normal({11, 3}, 5), 2, 0}}};
+  places.inject(pair);
+  auto hidden = normal({9, 6}, 1);
+  auto labels = at::randint(0, 11, {9}, make_generator(3), at::kLong);
+  Dropout off;
+  auto with = head_loss(places.at("head"), hidden, labels, off);
+  auto folded = Places::folded(places.at("head"), places.at("head").weight, {}).first;
+  CHECK(with.item<double>() == Approx(chunked_cross_entropy(hidden, folded, labels, 4).item<double>()).epsilon(1e-5));
+}
+
+TEST_CASE("dropout is a function of its seed, keeps the mean and is off by default") {
+  auto x = at::ones({1000, 10});
+  Dropout dropout;
+  CHECK(dropout.apply(x, 0.5).is_same(x));
+  dropout.enable(7);
+  auto first = dropout.apply(x, 0.25), second = dropout.apply(x, 0.25);
+  CHECK_FALSE(first.equal(second));
+  CHECK(first.mean().item<double>() == Approx(1).margin(0.05));
+  dropout.enable(7);
+  CHECK(dropout.apply(x, 0.25).equal(first));
+  CHECK(dropout.apply(x, 1).abs().max().item<double>() == 0);
+}
+
+TEST_CASE("injections that do not fit are refused by name, and then nothing has changed") {
+  auto places = one_linear(6, 4);
+  std::vector<Injection> good{{"fc", LowRank{normal({2, 6}, 1), normal({4, 2}, 2), 1, 0}}};
+  places.inject(good);
+  auto refused = [&](Injection injection, const std::string& word) {
+    std::vector<Injection> all{std::move(injection)};
+    CHECK_THROWS_WITH(places.inject(all), Catch::Matchers::Contains(word));
+    CHECK(std::holds_alternative<LowRank>(places.at("fc").injected));
+  };
+  refused({"fd", LowRank{}}, "no module 'fd'");
+  refused({"fc", LowRank{normal({2, 5}, 1), normal({4, 2}, 2), 1, 0}}, "A is 2 x 5, it must be 2 x 6");
+  refused({"fc", LowRank{normal({2, 6}, 1), normal({4, 3}, 2), 1, 0}}, "B is 4 x 3, it must be 4 x 2");
+  refused({"fc", Replace{normal({4, 6}, 1), {}}}, "bias is missing");
+  std::vector<Injection> twice{good[0], good[0]};
+  CHECK_THROWS_WITH(places.inject(twice), Catch::Matchers::Contains("two injections"));
+}
