@@ -4,16 +4,10 @@
 #include <optional>
 
 #include <hansa/component.hpp>
+#include <hansa/dp_event.hpp>
 
 namespace hansa {
 
-struct DpEvent {
-  std::string mechanism;        // "gaussian"; "" when nothing is spent
-  double noise_multiplier = 0;  // standard deviation of the noise over the sensitivity
-  double sampling_rate = 1;
-  std::uint64_t count = 1;
-  bool operator==(const DpEvent&) const = default;
-};
 struct Sensitivity {
   double l2 = 0;              // of the sum, as enforced by the host this round: clip bound times largest weight
   double largest_weight = 1;
@@ -27,6 +21,7 @@ class SecureRng {  // from a cryptographic generator; never from the run's seed
 
 class Privacy : public Component {
  public:
+  using InterfaceType = Privacy;
   static constexpr std::string_view kKind = "privacy/1";
   virtual double clip_bound(const RoundPlan&) const = 0;  // L2, joint over all Sum channels; infinity: no clipping
   virtual void local(std::string_view channel, Index, at::Tensor& delta, SecureRng&) {}  // [node] after the clip

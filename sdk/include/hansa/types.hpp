@@ -101,6 +101,14 @@ struct NodeFacts {
   Round last_seen = 0;
 };
 
+// What neighbouring data sets are, for a privacy guarantee: it decides the sensitivity of the sum and what the sampling rate
+// may be. Ledger and report name it, because the same epsilon means different things.
+enum class Adjacency : std::uint8_t {  // numbers stand in journals
+  AddRemove = 0,   // a node is there or not: cohorts drawn node by node (Poisson), or everyone
+  ZeroOut = 1,     // a node's contribution becomes zero, the cohort stays: any other selector, at sampling rate 1
+  ReplaceOne = 2,  // removing a node brings another in: sensitivity is twice the clip bound, at sampling rate 1
+};
+
 struct RoundPlan {
   Round round = 0;
   std::uint32_t attempt = 0;
@@ -109,6 +117,7 @@ struct RoundPlan {
   double expected_cohort = 0;    // planned, public: the denominator under central DP
   double sampling_rate = 1;      // 1 where nothing is amplified
   std::vector<NodeFacts> cohort; // ascending NodeId
+  Adjacency adjacency = Adjacency::AddRemove;  // follows from selector and policy (rule 9 of `hansa check`); the host's
 };
 
 struct Contribution {  // what the coordinator believes about one update
