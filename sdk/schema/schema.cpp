@@ -54,11 +54,17 @@ double as_real(const HansaValue& value) {
   return value.type == HANSA_REAL || value.type == HANSA_DURATION ? value.real : static_cast<double>(value.integer);
 }
 
+std::string quoted(std::string_view text) {
+  std::string all = "\"";
+  all.append(text).push_back('"');
+  return all;
+}
+
 std::string shown(const HansaValue& value) {
   if (value.type == HANSA_BOOL) return value.integer ? "true" : "false";
   if (is_whole(value.type)) return std::to_string(value.integer);
   if (is_number(value.type)) return number_text(value.real);
-  if (is_text(value.type)) return "\"" + std::string(text_of(value)) + "\"";
+  if (is_text(value.type)) return quoted(text_of(value));
   return name_of(static_cast<HansaType>(value.type));
 }
 
@@ -74,7 +80,7 @@ std::string choices_text(const HansaParam& param) {
   std::string all;
   for (std::uint32_t i = 0; i < param.choice_count; ++i) {
     if (i > 0) all += i + 1 == param.choice_count ? " or " : ", ";
-    all += std::string("\"") + param.choices[i] + "\"";
+    all += quoted(param.choices[i]);
   }
   return all;
 }

@@ -7,6 +7,7 @@ namespace hansa {
 
 class Adapter : public Component {
  public:
+  using InterfaceType = Adapter;
   static constexpr std::string_view kKind = "adapter/1";
   virtual Layout layout(std::span<const Module> modules) const = 0;  // pure; throws when nothing matches, saying what exists
   // Fresh parameters (fp32, requires_grad) in the layout's order. The same seed gives the same bits.

@@ -31,6 +31,7 @@ class Results {
 
 class Aggregator : public Component {
  public:
+  using InterfaceType = Aggregator;
   static constexpr std::string_view kKind = "aggregator/1";
   // What a round trains and moves; pure. The default: everything Shared, one Sum channel "adapter" each way.
   virtual Exchange exchange(const Layout& trainable, const RoundPlan& plan, const NodeFacts& node) const;

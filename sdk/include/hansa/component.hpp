@@ -3,12 +3,16 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include <ATen/core/Tensor.h>
 
 #include <hansa/types.hpp>
+
+struct HansaValue;
 
 namespace hansa {
 
@@ -56,6 +60,17 @@ class Host {
   virtual bool cancelled() const = 0;  // poll it in anything longer than 100 ms
   virtual void parallel_for(std::size_t n, const std::function<void(std::size_t)>& body) = 0;  // plugins start no threads
   virtual std::uint64_t seed(std::string_view purpose) const = 0;  // from the run's seed, this component and the purpose
+  // An inner component (ComponentChoice::params, schema.hpp) as its kind's interface: host.inner<Aggregator>(choice.params).
+  // Throws when there is none. It may outlive the call, not the component that asked.
+  template <class Interface>
+  std::shared_ptr<Interface> inner(const HansaValue& choice) {
+    return std::static_pointer_cast<Interface>(create_inner(Interface::kKind, choice));
+  }
+
+ protected:
+  virtual std::shared_ptr<void> create_inner(std::string_view kind, const HansaValue& choice) {
+    throw std::runtime_error("this host makes no inner components");
+  }
 };
 
 }  // namespace hansa

@@ -20,6 +20,7 @@ struct SizePlan {
 
 class Compressor : public Component {
  public:
+  using InterfaceType = Compressor;
   static constexpr std::string_view kKind = "compressor/1";
   virtual SizePlan plan(const TensorSpec& in) const = 0;
   virtual Encoded encode(const at::Tensor& in, Seeds seeds) const = 0;

@@ -10,6 +10,7 @@ namespace hansa {
 
 class DataSource : public Component {
  public:
+  using InterfaceType = DataSource;
   static constexpr std::string_view kKind = "data_source/1";
   // Reads a silo (a file or directory). Throws on unreadable or empty data, naming file and line. `tokenizer` outlives it;
   // null when the checkpoint has none. Opening the same silo again is cheap. `max_length`: longest row, in tokens.

@@ -6,6 +6,7 @@ namespace hansa {
 
 class Evaluator : public Component {
  public:
+  using InterfaceType = Evaluator;
   static constexpr std::string_view kKind = "evaluator/1";
   // Sums that can be added over silos ("nats", "tokens", "bytes", "documents"); the host forms the quotients.
   virtual Metrics evaluate(Model&, DataSource&) = 0;

@@ -16,6 +16,7 @@ class DrawRng {
 
 class Selector : public Component {
  public:
+  using InterfaceType = Selector;
   static constexpr std::string_view kKind = "selector/1";
   virtual double expected_cohort(std::size_t population) const = 0;  // planned, public
   virtual double sampling_rate(std::size_t population) const = 0;    // 1 unless each node is drawn independently with this rate
@@ -25,6 +26,7 @@ class Selector : public Component {
 
 class RoundPolicy : public Component {
  public:
+  using InterfaceType = RoundPolicy;
   static constexpr std::string_view kKind = "round_policy/1";
   virtual Next decide(const RoundStatus&) = 0;
   virtual double deadline_seconds() const = 0;  // when to ask again at the latest; infinity: only on events

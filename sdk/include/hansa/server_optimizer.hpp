@@ -8,6 +8,7 @@ namespace hansa {
 
 class ServerOptimizer : public Component {
  public:
+  using InterfaceType = ServerOptimizer;
   static constexpr std::string_view kKind = "server_optimizer/1";
   // Tensors the host keeps for each parameter beside the version file, zero at the start; fp32.
   virtual std::vector<TensorSpec> state(const TensorSpec& parameter) const = 0;

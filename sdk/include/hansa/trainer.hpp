@@ -15,6 +15,7 @@ struct TrainContext {
 
 class Trainer : public Component {
  public:
+  using InterfaceType = Trainer;
   static constexpr std::string_view kKind = "trainer/1";
   virtual std::uint64_t steps(std::uint64_t examples) const = 0;  // optimiser steps of one round; for plans and progress
   // Moves the adapter's parameters. The data source is open and already shuffled with context.seed. Polls host.cancelled().

@@ -1,0 +1,55 @@
+// Sets of Unicode code points, and the named ones (\p{L}, \s ...) as the reference tokenizer library has them, from tables
+// that generate_unicode_tables.py wrote. Also UTF-8 in and out. Values and pure functions: any thread.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hansa::hf {
+
+inline constexpr std::uint32_t kLastCodePoint = 0x10FFFF;
+
+struct CodePointRange {  // both ends belong to it
+  std::uint32_t first = 0, last = 0;
+  bool operator==(const CodePointRange&) const = default;
+};
+
+class CodePointSet {
+ public:
+  CodePointSet() = default;
+  explicit CodePointSet(std::span<const CodePointRange> ranges);
+  static CodePointSet of(std::uint32_t code_point) { return of(code_point, code_point); }
+  static CodePointSet of(std::uint32_t first, std::uint32_t last);
+  CodePointSet& add(const CodePointSet& other);
+  CodePointSet complement() const;
+  bool contains(std::uint32_t code_point) const;
+  bool empty() const { return ranges_.empty(); }
+  const std::vector<CodePointRange>& ranges() const { return ranges_; }  // ascending, apart from each other
+
+ private:
+  void normalise();
+  std::vector<CodePointRange> ranges_;
+};
+
+// "L", "Lu", "Han" ...: what stands in \p{...}. Nothing: a name that we have no table for.
+std::optional<CodePointSet> property(std::string_view name);
+const CodePointSet& space_class();              // \s
+const CodePointSet& word_class();               // \w
+const CodePointSet& digits_of_pre_tokenizer();  // the pre-tokenizer Digits
+const CodePointSet& space_beside_added_token();
+const CodePointSet& word_beside_added_token();
+
+// Where the text stops being UTF-8 (no surrogates, no overlong forms); nothing when all of it is.
+std::optional<std::size_t> first_invalid_utf8(std::string_view text);
+// Decodes the code point at `position`, which is moved behind it. The text is valid UTF-8.
+std::uint32_t next_code_point(std::string_view text, std::size_t& position);
+std::uint32_t last_code_point(std::string_view text);  // of a valid text that is not empty
+std::size_t sequence_length(char lead);                // bytes of the code point that starts with this byte
+void append_utf8(std::string& to, std::uint32_t code_point);
+// Replaces each maximal part of a wrong sequence by U+FFFD (Unicode 15, table 3-8).
+std::string with_replacements(std::string_view bytes);
+
+}  // namespace hansa::hf

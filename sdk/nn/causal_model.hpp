@@ -1,0 +1,87 @@
+// Turns a decoder (an architecture's forward pass) into a hansa::Model: reading and checking a checkpoint, random weights,
+// injections, merging, loss, cached generation. An architecture's plugin supplies a Decoder and a function that reads
+// config.json. Training thread only; CPU; compute in fp32 or bf16. Throws hansa::Error naming file, key or tensor.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <hansa/model.hpp>
+
+#include "nn/attention.hpp"
+#include "nn/dropout.hpp"
+#include "nn/places.hpp"
+
+namespace hansa::hf {
+class Checkpoint;
+}
+
+namespace hansa::nn {
+
+struct DecoderPlan {  // what config.json says, in the terms of the shared code
+  std::vector<Module> modules;          // every tensor of the checkpoint belongs to one: "<name>.weight", "<name>.bias"
+  std::string head;                     // the module that projects onto the vocabulary; the embedding when tied
+  std::int64_t vocabulary = 0, max_length = 0, layers = 0;
+  Heads heads;
+  std::string optional_prefix;          // "model.": files of the bare decoder lack it
+  std::vector<std::string> unused;      // ends of tensor names that files may hold and nobody needs, reviewed per family
+  std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1, biases 0
+};
+
+struct Pass {  // one forward pass
+  const Batch& batch;  // positions are defined
+  at::ScalarType compute;
+  Dropout& dropout;
+  KeyValueCache* cache;
+};
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  virtual const DecoderPlan& plan() const = 0;
+  virtual void bind(Places&) = 0;  // once, before forward; the places outlive the decoder
+  virtual at::Tensor forward(const Pass&) = 0;  // [batch, length, width], what the head sees
+};
+
+class CausalModel : public Stateless<Model> {
+ public:
+  using ReadConfig = std::function<std::unique_ptr<Decoder>(const std::filesystem::path& checkpoint)>;
+  CausalModel(std::string model_type, ReadConfig read_config);
+  ~CausalModel() override;
+
+  bool accepts(const std::filesystem::path& checkpoint) const override;
+  std::vector<Module> modules(const std::filesystem::path& checkpoint) const override;
+  void open(const std::filesystem::path& checkpoint, at::Device, DType compute) override;
+  void initialise(const std::filesystem::path& checkpoint, at::Device, DType compute, std::uint64_t seed) override;
+  std::int64_t vocabulary() const override;
+  std::int64_t max_length() const override;
+  std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override;
+  std::vector<std::pair<std::string, at::Tensor>> merged() const override;
+  void inject(std::span<const Injection>) override;
+  void enable_dropout(std::uint64_t seed) override { dropout_.enable(seed); }
+  void disable_dropout() override { dropout_.disable(); }
+  at::Tensor loss(const Batch&) override;
+  std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const override;
+  at::Tensor logits(const Batch&, Cache*) override;
+
+ private:
+  struct Original {  // as the checkpoint holds it (mapped, its own type), turned to [out, in]
+    at::Tensor weight, bias;
+  };
+  void prepare(const std::filesystem::path& checkpoint, at::Device, DType compute);
+  void adopt(std::vector<Original>);
+  Decoder& decoder() const;  // throws before open
+  Batch checked(const Batch&, const KeyValueCache*) const;
+
+  std::string model_type_;
+  ReadConfig read_config_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<hf::Checkpoint> checkpoint_;  // keeps the mapped weights
+  std::unique_ptr<Places> places_;
+  std::vector<Original> originals_;  // beside places_->all()
+  at::ScalarType compute_ = at::kFloat;
+  Dropout dropout_;
+};
+
+}  // namespace hansa::nn
