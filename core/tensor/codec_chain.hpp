@@ -1,0 +1,44 @@
+// A chain of compressors as one codec: every part that a stage gives goes through the next stage, and what comes out is a
+// tree (Code) with raw leaves, ready for a packet. An empty chain leaves tensors raw. The chain borrows its compressors.
+//
+// decode trusts nothing: the tree must have the chain's depth, every stage the parts that its plan says, every part the
+// planned dtype and shape (where the plan leaves a length open, no more bytes than the plan's most), so memory stays within
+// the sizes that `out` implies. Throws Error, or what a compressor throws. Thread: one call at a time unless every stage is
+// Reentrant.
+#pragma once
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <hansa/compressor.hpp>
+
+#include "tensor/packet.hpp"
+
+namespace hansa {
+
+// Seeds of one tensor, from a seed of the round: the same for everyone who knows the round's.
+std::uint64_t tensor_seed(std::uint64_t seed, std::string_view channel, Index index);
+
+struct EncodedTensor {
+  Code code;                       // offsets unset
+  std::vector<at::Tensor> leaves;  // contiguous, CPU, in the order of the raw codes; a raw tensor is shared, not copied
+  std::uint64_t bytes() const;     // of leaves and stage headers together
+};
+
+class CodecChain {
+ public:
+  CodecChain() = default;
+  explicit CodecChain(std::vector<const Compressor*> stages) : stages_(std::move(stages)) {}
+  bool empty() const { return stages_.empty(); }
+
+  EncodedTensor encode(const at::Tensor&, Seeds) const;  // contiguous copies are made where needed
+  // A tensor of exactly `out`. Raw tensors come back as views of the packet: read-only, gone with its bytes.
+  at::Tensor decode(const PacketView&, const Code&, const TensorSpec& out, std::uint64_t common) const;
+  // What one tensor will take in a packet, headers included, index and alignment (below 1 KiB) not; `parts` are the leaves.
+  SizePlan plan(const TensorSpec&) const;
+
+ private:
+  std::vector<const Compressor*> stages_;
+};
+
+}  // namespace hansa

@@ -1,0 +1,31 @@
+#include "tensor/reduce.hpp"
+
+#include <array>
+#include <cstddef>
+
+#include <ATen/core/Tensor.h>
+
+#include "base/error.hpp"
+
+namespace hansa {
+
+SquaredNorm squared_norm(std::span<const float> values) {
+  constexpr std::size_t kLanes = 16;
+  std::array<double, kLanes> lanes{};
+  const float* at = values.data();
+  std::size_t left = values.size();
+  for (; left >= kLanes; left -= kLanes, at += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
+  for (std::size_t lane = 0; lane < left; ++lane) lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
+  for (std::size_t half = kLanes / 2; half > 0; half /= 2)
+    for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return {lanes[0]};
+}
+
+SquaredNorm squared_norm(const at::Tensor& tensor) {
+  if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous() || !tensor.is_cpu())
+    throw Error("squared_norm needs a contiguous fp32 tensor on the CPU");
+  return squared_norm(std::span(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())));
+}
+
+}  // namespace hansa
