@@ -1,0 +1,58 @@
+"""Rules about the source that no compiler checks: who may include what, and that the core knows no algorithm."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Algorithms whose names are everyday words or number types, which the core may use for other things.
+EVERYDAY = {"bf16", "clip", "everyone", "full", "sync", "text", "uniform"}
+
+
+def sources(*folders):
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *folders], cwd=ROOT,
+                            capture_output=True, text=True, check=True)
+    names = [name for name in listed.stdout.split("\0") if name.endswith((".cpp", ".hpp", ".h", ".capnp"))]
+    assert names
+    return {name: (ROOT / name).read_text() for name in names}
+
+
+def includes(text):
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', text, re.MULTILINE)
+
+
+def offenders(folder, forbidden):
+    return [f"{name}: {included}" for name, text in sources(folder).items() for included in includes(text)
+            if re.match(forbidden, included)]
+
+
+def test_the_round_sees_neither_torch_nor_sockets():
+    assert offenders("core/round", r"(ATen|c10|torch|capnp|kj|sys/socket|netinet|arpa)\b|wire/|tensor/") == []
+
+
+def test_the_wire_sees_no_tensor():
+    assert offenders("core/wire", r"(ATen|c10|torch)/|tensor/|config/") == []
+
+
+def test_nobody_includes_the_headers_that_cost_ten_seconds_a_file():
+    assert offenders(".", r"torch/torch\.h|ATen/ATen\.h|torch/nn|torch/extension\.h") == []
+
+
+def without_comments(text):
+    """Keeps string literals, in which // may stand."""
+    pattern = r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/'
+    return re.sub(pattern, lambda match: match[1] or " ", text, flags=re.DOTALL)
+
+
+def test_the_core_and_the_program_contain_no_algorithms_name():
+    algorithms = {folder.name for folder in (ROOT / "plugins").glob("*/*") if folder.is_dir()} - EVERYDAY
+    assert "fedavg" in algorithms
+    word = re.compile(r"\b(" + "|".join(map(re.escape, sorted(algorithms))) + r")\b")
+    found = []
+    for name, text in sources("core", "apps").items():
+        if name.endswith("_test.cpp") or "fixtures/" in name or "fake" in name:
+            continue
+        for number, line in enumerate(without_comments(text).split("\n"), 1):
+            if not line.lstrip().startswith("#include") and (hit := word.search(line)):
+                found.append(f"{name}:{number}: {hit[0]}: {line.strip()}")
+    assert found == []
