@@ -147,6 +147,8 @@ at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const 
   return decode_from(stages_, 0, packet, code, {out.name, code.dtype, code.shape}, common);
 }
 
-SizePlan CodecChain::plan(const TensorSpec& tensor) const { return plan_from(stages_, 0, tensor); }
+SizePlan CodecChain::plan(const TensorSpec& tensor) const {
+  return plan_from(stages_, 0, closed(tensor, 0));  // nothing is known about a list whose length the sender decides
+}
 
 }  // namespace hansa
