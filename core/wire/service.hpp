@@ -20,12 +20,12 @@ namespace hansa::wire {
 template <class T>
 using Reply = std::function<void(Answer<T>)>;
 
-// Bytes to be pulled. They are sent from where they lie, without a copy, when chunks start at a multiple of 8 bytes.
+// Bytes to be pulled. They are sent from where they lie, without a copy, when a chunk starts and ends at a multiple of 8.
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
   virtual std::uint64_t size() const = 0;
-  // offset + count <= size(). Valid and unchanged for the life of the source, and readable up to the next multiple of 8.
+  // offset + count <= size(). Valid and unchanged for the life of the source.
   virtual std::span<const std::byte> read(std::uint64_t offset, std::uint64_t count) const = 0;
 };
 
