@@ -17,7 +17,7 @@ class Error : public std::runtime_error {
 template <class T>
 class Result {
  public:
-  Result(T value) : held_(std::in_place_index<0>, std::move(value)) {}
+  Result(T made) : held_(std::in_place_index<0>, std::move(made)) {}
   static Result failure(std::string why) { return Result(std::in_place_index<1>, std::move(why)); }
   explicit operator bool() const { return held_.index() == 0; }
   T& value() & { return require(); }
@@ -27,7 +27,7 @@ class Result {
 
  private:
   template <std::size_t I, class V>
-  Result(std::in_place_index_t<I> which, V&& value) : held_(which, std::forward<V>(value)) {}
+  Result(std::in_place_index_t<I> which, V&& made) : held_(which, std::forward<V>(made)) {}
   T& require() {
     if (held_.index() != 0) throw Error(std::get<1>(held_));
     return std::get<0>(held_);

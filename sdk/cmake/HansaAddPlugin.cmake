@@ -1,4 +1,4 @@
-# hansa_add_plugin(NAME fedavg KINDS aggregator SOURCES fedavg.cpp [LIBS …] [OUTPUT_DIRECTORY …])
+# hansa_add_plugin(NAME fedavg KINDS aggregator SOURCES fedavg.cpp [LIBS …] [OUTPUT_DIRECTORY …] [NO_INSTALL])
 #   The shared library hansa_<name>.so in ${CMAKE_BINARY_DIR}/plugins: hidden symbols, one exported function, and the build
 #   note that the host reads before it loads the file. Targets: plugin_<name>, and plugin_<name>_objects for its test.
 # hansa_add_plugin_test(NAME fedavg SOURCES fedavg_test.cpp [LIBS …])
@@ -81,7 +81,7 @@ function(hansa_note_definitions target)
 endfunction()
 
 function(hansa_add_plugin)
-  cmake_parse_arguments(ARG "" "NAME;OUTPUT_DIRECTORY" "KINDS;SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "NO_INSTALL" "NAME;OUTPUT_DIRECTORY" "KINDS;SOURCES;LIBS" ${ARGN})
   if(NOT ARG_NAME OR NOT ARG_KINDS OR NOT ARG_SOURCES OR ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "hansa_add_plugin(NAME name KINDS kind… SOURCES file… [LIBS target…])")
   endif()
@@ -108,6 +108,9 @@ function(hansa_add_plugin)
   target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,--version-script=${HANSA_SDK_CMAKE_DIR}/plugin.map)
   if(NOT CMAKE_CXX_FLAGS MATCHES "fsanitize")  # the sanitisers' own symbols come from the program
     target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,-z,defs)
+  endif()
+  if(ARG_NO_INSTALL)
+    return()
   endif()
   install(TARGETS plugin_${ARG_NAME} LIBRARY DESTINATION lib/hansa/plugins)
   if(NOT TARGET hansa_plugins)

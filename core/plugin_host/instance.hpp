@@ -1,0 +1,107 @@
+// Making components, and the one function through which every call from the host into a plugin goes.
+//
+//   Instance<Aggregator> rule = create<Aggregator>(registry, "fedavg", params, services);
+//   guard(rule, {.doing = "reduce", .round = 3, .tensor = name}, [&](Aggregator& a) { a.reduce(updates, results); });
+//
+// A guard costs nothing until something is thrown. What a plugin throws becomes a PluginFailure that names component,
+// version, round, node and tensor; what the host itself threw inside (an Error from a callback) passes unchanged.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <hansa/component.hpp>
+#include <hansa/value.hpp>
+
+#include "base/error.hpp"
+#include "plugin_host/default_host.hpp"
+#include "plugin_host/registry.hpp"
+
+namespace hansa {
+
+struct CallPlace {
+  std::string_view doing;  // "reduce"
+  std::optional<Round> round{};
+  std::optional<NodeId> node{};
+  std::string_view tensor{};
+};
+
+class PluginFailure : public Error {
+ public:
+  PluginFailure(std::string label, const CallPlace&, std::string_view message);
+  const std::string& component() const { return label_; }  // "aggregator fedavg 0.1.0"
+  const std::string& reason() const { return reason_; }    // what the plugin said, alone
+  std::optional<Round> round() const { return round_; }
+  std::optional<NodeId> node() const { return node_; }
+  const std::string& tensor() const { return tensor_; }
+
+ private:
+  std::string label_, reason_, tensor_;
+  std::optional<Round> round_;
+  std::optional<NodeId> node_;
+};
+
+// Of the exception in flight.
+std::string plain_message();
+[[noreturn]] void rethrow_as_plugin_failure(const std::string& label, const CallPlace&);
+
+// Destroys through the plugin, and keeps the host alive that the component was made with.
+class Destroyer {
+ public:
+  Destroyer() = default;
+  Destroyer(const HansaComponent& component, std::string label, std::shared_ptr<Host> host)
+      : component_(&component), label_(std::make_unique<const std::string>(std::move(label))), host_(std::move(host)) {}
+  template <class Interface>
+  void operator()(Interface* instance) const {
+    destroy(instance);
+  }
+  const HansaComponent& component() const { return *component_; }
+  const std::string& label() const { return *label_; }
+
+ private:
+  void destroy(void* instance) const;
+  const HansaComponent* component_ = nullptr;
+  std::shared_ptr<const std::string> label_;
+  std::shared_ptr<Host> host_;
+};
+template <class Interface>
+using Instance = std::unique_ptr<Interface, Destroyer>;
+
+template <class Interface, class Call>
+decltype(auto) guard(const Instance<Interface>& instance, const CallPlace& place, Call&& call) {
+  try {
+    return std::forward<Call>(call)(*instance);
+  } catch (...) {
+    rethrow_as_plugin_failure(instance.get_deleter().label(), place);
+  }
+}
+
+// The interface pointer, never null. Throws PluginFailure when the constructor throws or a check of the parameters fails.
+void* create_untyped(const StrategyRegistry&, const HansaComponent&, std::string_view interface, const HansaValue& params, Host&);
+
+// With a host of the caller's, which outlives the instance.
+template <class Interface>
+Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params, Host& host) {
+  auto* made = create_untyped(registry, component, Interface::kKind, params, host);
+  return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), nullptr)};
+}
+// With a host of its own, made from the services.
+template <class Interface>
+Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params,
+                           const HostServices& services) {
+  auto host = std::make_shared<DefaultHost>(registry, component, services);
+  auto* made = create_untyped(registry, component, Interface::kKind, params, *host);
+  return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), std::move(host))};
+}
+const HansaComponent& require(const StrategyRegistry&, std::string_view kind_with_revision, std::string_view name);  // throws Error
+template <class Interface, class HostOrServices>
+Instance<Interface> create(const StrategyRegistry& registry, std::string_view name, const HansaValue& params, HostOrServices&& host) {
+  return create<Interface>(registry, require(registry, Interface::kKind, name), params, host);
+}
+
+// Every parameter with its default, for those that were not given. Throws Error when a required one is missing.
+Value with_defaults(const HansaComponent&, const HansaValue& given);
+
+}  // namespace hansa

@@ -1,0 +1,61 @@
+#include <c10/util/Exception.h>
+
+#include "plugin_host/library.hpp"
+
+#include <dlfcn.h>
+
+#define BOOST_DLL_USE_STD_FS
+#include <boost/dll/shared_library.hpp>
+#include <fmt/format.h>
+
+#include "base/file.hpp"
+#include "plugin_host/table_check.hpp"
+
+namespace hansa {
+namespace {
+
+Result<HansaPluginEntry> load(const std::filesystem::path& path) {
+  using Entry = Result<HansaPluginEntry>;
+  namespace dll = boost::dll;
+  try {
+    dll::shared_library library(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local);
+    auto* entry = &library.get<const HansaPlugin*()>(HANSA_ENTRY_SYMBOL);
+    // One more reference, never given back: `library` closes at the end of this scope, the file stays.
+    if (!dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE)) return Entry::failure("vanished while it was loaded");
+    return HansaPluginEntry(entry);
+  } catch (const std::exception& e) {
+    return Entry::failure(fmt::format("cannot be loaded: {}", e.what()));
+  }
+}
+
+}  // namespace
+
+Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildNote& host) {
+  using Opened = Result<OpenedPlugin>;
+  OpenedPlugin opened;
+  try {
+    const MappedFile file(path);
+    const auto facts = read_elf(file.bytes());
+    if (!facts) return Opened::failure(facts.error());
+    if (auto why = incompatibility(facts.value(), host)) return Opened::failure(std::move(*why));
+    opened.note = parse_note(facts.value().note);
+  } catch (const Error& e) {
+    return Opened::failure(fmt::format("cannot be read: {}", e.what()));
+  }
+
+  auto entry = load(path);
+  if (!entry) return Opened::failure(entry.error());
+  try {
+    opened.plugin = entry.value()();
+  } catch (const c10::Error& e) {
+    return Opened::failure(fmt::format("its entry threw: {}", e.what_without_backtrace()));
+  } catch (const std::exception& e) {
+    return Opened::failure(fmt::format("its entry threw: {}", e.what()));
+  } catch (...) {
+    return Opened::failure("its entry threw something that is not a std::exception");
+  }
+  if (auto why = table_problem(opened.plugin, kinds_of(opened.note))) return Opened::failure(fmt::format("describes itself wrongly: {}", *why));
+  return opened;
+}
+
+}  // namespace hansa

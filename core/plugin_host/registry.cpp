@@ -1,0 +1,176 @@
+#include "plugin_host/registry.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include <fmt/ranges.h>
+#include <hansa/schema.hpp>
+
+#include "plugin_host/library.hpp"
+#include "plugin_host/table_check.hpp"
+
+namespace hansa {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::pair<std::string_view, std::string_view> split_version(std::string_view name) {
+  const auto at = name.find('@');
+  if (at == std::string_view::npos) return {name, {}};
+  return {name.substr(0, at), name.substr(at + 1)};
+}
+std::string_view major_of(std::string_view version) { return version.substr(0, version.find('.')); }
+
+}  // namespace
+
+std::vector<SearchPath> search_paths(std::span<const fs::path> from_command_line, std::span<const fs::path> from_file) {
+  std::vector<SearchPath> paths;
+  for (const auto& path : from_command_line) paths.push_back({path, "--plugin-path"});
+  for (const auto& path : from_file) paths.push_back({path, "plugin_path"});
+  if (const char* set = std::getenv("HANSA_PLUGIN_PATH")) {
+    std::string_view rest = set;
+    while (!rest.empty()) {
+      const auto end = std::min(rest.find(':'), rest.size());
+      if (end > 0) paths.push_back({fs::path(rest.substr(0, end)), "HANSA_PLUGIN_PATH"});
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+  std::error_code ignored;
+  const auto program = fs::read_symlink("/proc/self/exe", ignored);
+  for (const auto* place : {"plugins", "lib/hansa/plugins"}) {
+    // The build tree keeps programs two folders below its root (apps/hansa), an installed tree one (bin).
+    const auto folder = program.parent_path();
+    for (const auto& root : {folder.parent_path(), folder.parent_path().parent_path()})
+      if (const auto path = root / place; fs::is_directory(path, ignored)) paths.push_back({path, "the install location"});
+  }
+  return paths;
+}
+
+std::string_view name_of(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::Loaded: return "loaded";
+    case Outcome::Skipped: return "skipped";
+    case Outcome::Refused: return "refused";
+  }
+  return "?";
+}
+
+void StrategyRegistry::scan(const SearchPath& search) {
+  std::error_code failed;
+  const auto path = fs::weakly_canonical(fs::absolute(search.path), failed);
+  const auto add_row = [&](std::string why) {
+    files_.push_back({failed ? search.path : path, search, Outcome::Refused, std::move(why), nullptr, {}});
+  };
+  if (failed) return add_row(fmt::format("cannot be read: {}", failed.message()));
+  const auto status = fs::status(path, failed);
+  if (!fs::exists(status)) return add_row("does not exist");
+  if (!fs::is_directory(status)) return look_at(path, search);
+
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator entry(path, failed), end; !failed && entry != end; entry.increment(failed)) entries.push_back(entry->path());
+  if (failed) add_row(fmt::format("cannot be listed: {}", failed.message()));
+  std::sort(entries.begin(), entries.end());
+  for (const auto& entry : entries) look_at(entry, search);
+}
+
+std::optional<std::string> StrategyRegistry::shadowed(const fs::path& path) const {
+  for (const auto& earlier : files_) {
+    if (earlier.path == path) return fmt::format("was already looked at (by {})", earlier.found_by.from);
+    if (earlier.outcome == Outcome::Loaded && earlier.path.filename() == path.filename())
+      return fmt::format("{} was found first, by {}", earlier.path.string(), earlier.found_by.from);
+  }
+  return std::nullopt;
+}
+
+// Ids are unique: a plugin's among plugins, a component's within its kind.
+std::optional<std::string> StrategyRegistry::clash(const HansaPlugin& plugin) const {
+  for (const auto& earlier : files_)
+    if (earlier.plugin && std::string_view(earlier.plugin->id) == plugin.id)
+      return fmt::format("has the plugin id {}, which {} has already", plugin.id, earlier.path.string());
+  for (std::uint32_t i = 0; i < plugin.component_count; ++i) {
+    const auto& component = *plugin.components[i];
+    const auto held = components_.find(std::pair(std::string(kind_of(component)), std::string(component.id)));
+    if (held != components_.end())
+      return fmt::format("offers {} '{}', which {} offers already", kind_of(component), component.id,
+                         file_of(*held->second).path.string());
+  }
+  return std::nullopt;
+}
+
+void StrategyRegistry::look_at(const fs::path& path, const SearchPath& search) {
+  PluginFile row{path, search, Outcome::Skipped, {}, nullptr, {}};
+  std::error_code ignored;
+  if (path.extension() != ".so" || fs::is_directory(path, ignored)) {
+    row.why = "its name does not end in .so";
+  } else if (auto earlier = shadowed(path)) {
+    row.why = std::move(*earlier);
+  } else if (auto opened = open_plugin(path, host_); !opened) {
+    row.outcome = Outcome::Refused;
+    row.why = opened.error();
+  } else if (auto why = clash(*opened.value().plugin)) {
+    row.outcome = Outcome::Refused;
+    row.why = std::move(*why);
+  } else {
+    row.outcome = Outcome::Loaded;
+    row.plugin = opened.value().plugin;
+    row.note = std::move(opened.value().note);
+  }
+  files_.push_back(std::move(row));
+  const auto& kept = files_.back();
+  if (!kept.plugin) return;
+  for (std::uint32_t i = 0; i < kept.plugin->component_count; ++i) {
+    const auto* component = kept.plugin->components[i];
+    components_[{std::string(kind_of(*component)), component->id}] = component;
+    owners_[component] = &kept;
+  }
+}
+
+const HansaComponent* StrategyRegistry::find(std::string_view kind, std::string_view name) const {
+  const auto [id, version] = split_version(name);
+  const auto held = components_.find(std::pair(std::string(kind), std::string(id)));
+  if (held == components_.end()) return nullptr;
+  if (id.size() != name.size() && version != major_of(file_of(*held->second).plugin->version)) return nullptr;
+  return held->second;
+}
+
+std::vector<std::string> StrategyRegistry::names(std::string_view kind) const {
+  std::vector<std::string> names;
+  for (const auto& [key, component] : components_)
+    if (key.first == kind) names.push_back(key.second);
+  return names;
+}
+
+std::string StrategyRegistry::remark(std::string_view kind, std::string_view name) const {
+  const auto [id, version] = split_version(name);
+  if (const auto* other = find(kind, id); other && id.size() != name.size())
+    return fmt::format("{} is installed in version {}", id, file_of(*other).plugin->version);
+  for (const auto& file : files_)
+    if (file.outcome == Outcome::Refused && file.path.stem() == fmt::format("hansa_{}", id))
+      return fmt::format("{} {}", file.path.string(), file.why);
+  std::vector<std::string> elsewhere;
+  for (const auto& [key, component] : components_)
+    if (key.second == id && key.first != kind) elsewhere.push_back(key.first);
+  return elsewhere.empty() ? std::string() : fmt::format("{} is a component of kind {}", id, fmt::join(elsewhere, ", "));
+}
+
+std::vector<std::string> StrategyRegistry::kinds() const {
+  std::vector<std::string> kinds;
+  for (const auto& [key, component] : components_)
+    if (kinds.empty() || kinds.back() != key.first) kinds.push_back(key.first);
+  return kinds;
+}
+
+std::vector<const HansaComponent*> StrategyRegistry::components(std::string_view kind) const {
+  std::vector<const HansaComponent*> all;
+  for (const auto& [key, component] : components_)
+    if (kind.empty() || key.first == kind) all.push_back(component);
+  return all;
+}
+
+const PluginFile& StrategyRegistry::file_of(const HansaComponent& component) const { return *owners_.at(&component); }
+
+std::string StrategyRegistry::label_of(const HansaComponent& component) const {
+  return fmt::format("{} {} {}", kind_of(component), component.id, file_of(component).plugin->version);
+}
+
+}  // namespace hansa

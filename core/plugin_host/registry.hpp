@@ -1,0 +1,73 @@
+// Which algorithms exist: every plugin file looked at, and the components of those that were loaded. main() builds one and
+// hands it down; it outlives everything made from it. Filled on the main thread, then read from any.
+#pragma once
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <hansa/catalog.hpp>
+
+#include "plugin_host/build_note.hpp"
+
+namespace hansa {
+
+struct SearchPath {
+  std::filesystem::path path;  // a directory, or one file
+  std::string from;            // "--plugin-path", "plugin_path", "HANSA_PLUGIN_PATH", "the install location"
+};
+// The command line's, the file's plugin_path, HANSA_PLUGIN_PATH (entries parted by ':'), and, where they exist, plugins/ and
+// lib/hansa/plugins/ beside the folder of this program. Earlier ones win. `from_file` is absolute.
+std::vector<SearchPath> search_paths(std::span<const std::filesystem::path> from_command_line,
+                                     std::span<const std::filesystem::path> from_file);
+
+enum class Outcome : std::uint8_t { Loaded, Skipped, Refused };
+std::string_view name_of(Outcome);
+
+struct PluginFile {
+  std::filesystem::path path;  // absolute
+  SearchPath found_by;
+  Outcome outcome = Outcome::Refused;
+  std::string why;                      // "" when loaded; else the end of a sentence about the file
+  const HansaPlugin* plugin = nullptr;  // null unless loaded
+  BuildNote note;
+};
+
+class StrategyRegistry final : public ComponentCatalog {
+ public:
+  explicit StrategyRegistry(BuildNote host = host_note()) : host_(std::move(host)) {}
+  StrategyRegistry(const StrategyRegistry&) = delete;
+  StrategyRegistry& operator=(const StrategyRegistry&) = delete;
+
+  // Looks at every file of a path, by name. Never throws: what cannot be used is a row with its reason.
+  void scan(const SearchPath&);
+  void scan(std::span<const SearchPath> paths) {
+    for (const auto& path : paths) scan(path);
+  }
+
+  const HansaComponent* find(std::string_view kind, std::string_view name) const override;
+  std::vector<std::string> names(std::string_view kind) const override;
+  std::string remark(std::string_view kind, std::string_view name) const override;
+
+  std::vector<std::string> kinds() const;  // that have a component, sorted
+  std::vector<const HansaComponent*> components(std::string_view kind = {}) const;  // sorted by kind and id; "": all
+  const PluginFile& file_of(const HansaComponent&) const;
+  std::string label_of(const HansaComponent&) const;  // "aggregator fedavg 0.1.0"
+  const std::deque<PluginFile>& files() const { return files_; }
+
+ private:
+  void look_at(const std::filesystem::path&, const SearchPath&);
+  std::optional<std::string> shadowed(const std::filesystem::path&) const;
+  std::optional<std::string> clash(const HansaPlugin&) const;
+
+  BuildNote host_;
+  std::deque<PluginFile> files_;
+  std::map<std::pair<std::string, std::string>, const HansaComponent*, std::less<>> components_;
+  std::map<const HansaComponent*, const PluginFile*> owners_;
+};
+
+}  // namespace hansa
