@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,8 +47,12 @@ class Ledger {
     SpendEvent event;
     bool released = false;
   };
+  void apply_charge(Round round, SpendEvent event);
+  void apply_released(Round round);
+
   Journal journal_;
   std::vector<Entry> entries_;
+  std::set<Round> released_;
   std::vector<SpendEvent> events_;
 };
 

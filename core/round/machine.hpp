@@ -30,6 +30,7 @@
 
 #include "base/clock.hpp"
 #include "round/journal.hpp"
+#include "round/records.hpp"
 #include "round/work.hpp"
 
 namespace hansa {
@@ -93,13 +94,7 @@ class RoundMachine {
   std::vector<Accepted> accepted() const;        // Collecting: those so far, ascending
   void abort(std::string_view reason);           // Collecting or Folding -> Idle, or Failed after max_attempts
   // Folding -> Idle. After the version file has its final name (and the ledger knows): the uploads are settled "applied".
-  void released(Epoch epoch, std::uint64_t size, const Checksum& checksum);
-  struct Version {
-    Epoch epoch = 0;
-    std::uint64_t size = 0;
-    Checksum checksum;
-    bool operator==(const Version&) const = default;
-  };
+  void released(const Version& version);
   const std::optional<Version>& version() const { return version_; }  // newest released; nothing at epoch 0
   const std::string& failure() const { return failure_; }             // Failed: why
 
@@ -147,18 +142,19 @@ class RoundMachine {
     bool connected = false;
     std::vector<Outcome> outcomes;
   };
-  struct Replay;  // applies records; see machine_replay.cpp
 
-  // Applying a record, live or replayed: no checks, no journal.
-  void apply_joined(const NodeFacts& facts);
-  void apply_open(RoundPlan plan);
-  void apply_received(NodeId node, Upload upload);
-  void apply_closed(const std::vector<NodeId>& nodes);
-  void apply_aborted(std::string_view reason);
-  void apply_released(Version version);
-  void apply_evaluation(Epoch epoch, const std::vector<NodeId>& nodes);
-  void apply_evaluated(NodeId node, Claims claims);
-  void apply_evaluation_closed();
+  // What a record means, the same live and replayed: no checks of the caller, no journal.
+  void apply(const records::Joined& record);
+  void apply(const records::Opened& record);
+  void apply(const records::Received& record);
+  void apply(const records::Closed& record);
+  void apply(const records::Aborted& record);
+  void apply(const records::Released& record);
+  void apply(const records::EvaluationOpened& record);
+  void apply(const records::Evaluated& record);
+  void apply(const records::EvaluationClosed& record);
+  void apply(const records::Finished& record);
+  void commit(const records::Record& record);  // journal, then apply
 
   struct Token {
     Task task = Task::Train;
@@ -169,14 +165,13 @@ class RoundMachine {
   std::string token_for(const Token& what) const;
   std::variant<Token, Refusal> read_token(std::string_view token) const;
   std::variant<Token, Refusal> current(std::string_view token) const;  // of what runs now
-  WorkItem item(const Token& what, std::string token) const;
-  Receipt receipt_of(const Upload& upload) const;
+  Token training(NodeId node) const;  // of the open round
+  WorkItem item(const Token& what) const;
   bool delivered(NodeId node, const Slot& slot) const;
   bool alive(const Slot& slot) const;
   void sign_of_life(NodeId node);
-  void saw_outcomes(NodeId node);
-  void settle(NodeId node, Settled settled, bool with_receipt);
-  void start_slots();
+  void settle(NodeId node, const Slot& slot, std::string_view discarded_because);  // "": applied
+  void start_slots(const std::vector<NodeId>& nodes);
   RoundStatus round_status() const;
   void require(Phase phase, std::string_view doing) const;
 

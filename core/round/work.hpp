@@ -77,6 +77,13 @@ struct Settled {  // what became of one piece of training work
   bool operator==(const Settled&) const = default;
 };
 
+struct Version {  // a released version file
+  Epoch epoch = 0;
+  std::uint64_t size = 0;
+  Checksum checksum;
+  bool operator==(const Version&) const = default;
+};
+
 struct Progress {  // carried by heartbeats; for display only
   enum class Stage : std::uint8_t { Idle, Downloading, Training, Encoding, Uploading, Evaluating };
   Stage stage = Stage::Idle;
