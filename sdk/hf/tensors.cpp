@@ -1,0 +1,88 @@
+#include "hf/tensors.hpp"
+
+#include <cstring>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+namespace hansa::hf {
+namespace {
+
+at::Tensor copy_of(const StoredTensor& stored, at::ScalarType type) {
+  auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(type));
+  if (!stored.bytes.empty()) std::memcpy(tensor.data_ptr(), stored.bytes.data(), stored.bytes.size());
+  return tensor;
+}
+
+}  // namespace
+
+at::ScalarType scalar_type_of(DType type) {
+  switch (type) {
+    case DType::f32: return at::kFloat;
+    case DType::f16: return at::kHalf;
+    case DType::bf16: return at::kBFloat16;
+    case DType::f8e4m3: return at::kFloat8_e4m3fn;
+    case DType::i8: return at::kChar;
+    case DType::u8: return at::kByte;
+    case DType::i32: return at::kInt;
+    case DType::i64: return at::kLong;
+  }
+  throw Error("a dtype without a tensor type");
+}
+
+DType dtype_of(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat: return DType::f32;
+    case at::kHalf: return DType::f16;
+    case at::kBFloat16: return DType::bf16;
+    case at::kFloat8_e4m3fn: return DType::f8e4m3;
+    case at::kChar: return DType::i8;
+    case at::kByte: return DType::u8;
+    case at::kInt: return DType::i32;
+    case at::kLong: return DType::i64;
+    default: throw Error(fmt::format("tensors of type {} are not supported; convert it to float", c10::toString(type)));
+  }
+}
+
+at::Tensor load_tensor(const StoredTensor& stored) {
+  if (stored.stored_dtype == "BOOL") return copy_of(stored, at::kBool);
+  if (!stored.dtype) {
+    throw Error(fmt::format("the tensor '{}' is stored as {}, which is not supported; convert the checkpoint to float32 or "
+                            "bfloat16", stored.name, stored.stored_dtype));
+  }
+  return copy_of(stored, scalar_type_of(*stored.dtype));
+}
+
+at::Tensor load_tensor(const StoredTensor& stored, DType wanted) {
+  const at::NoGradGuard no_grad;
+  return load_tensor(stored).to(scalar_type_of(wanted));
+}
+
+at::Tensor load_tensor(const Checkpoint& checkpoint, std::string_view name, DType wanted) {
+  try {
+    return load_tensor(checkpoint.at(name), wanted);
+  } catch (const Error& problem) {
+    throw Error(fmt::format("{}: {}", checkpoint.directory().string(), problem.what()));
+  }
+}
+
+void write_tensor(SafetensorsWriter& writer, std::string_view name, const at::Tensor& tensor) {
+  const at::NoGradGuard no_grad;
+  const auto& spec = writer.spec(name);
+  if (tensor.sizes() != at::IntArrayRef(spec.shape)) {
+    throw Error(fmt::format("the tensor '{}' has another shape than was announced", name));
+  }
+  const auto ready = tensor.detach().to(at::kCPU, scalar_type_of(spec.dtype)).contiguous();
+  writer.write(name, {static_cast<const std::byte*>(ready.data_ptr()), ready.nbytes()});
+}
+
+void save_tensors(const std::filesystem::path& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, tensor] : tensors) specs.push_back({name, dtype_of(tensor.scalar_type()), tensor.sizes().vec()});
+  SafetensorsWriter writer(path, std::move(specs));
+  for (const auto& [name, tensor] : tensors) write_tensor(writer, name, tensor);
+  writer.finish();
+}
+
+}  // namespace hansa::hf
