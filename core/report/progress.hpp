@@ -23,8 +23,8 @@ class ProgressBar {
   void finish(std::string_view detail = {});                      // the stage is complete; prints its time
 
  private:
-  void draw(std::uint64_t done, std::string_view detail);
-  void say(std::uint64_t done, std::string_view detail);
+  std::string line(std::uint64_t done, std::string_view detail) const;
+
   const Clock& clock_;
   std::string title_, unit_;
   std::uint64_t total_, first_ = 0, said_tenth_ = 0, done_ = 0;
@@ -34,7 +34,7 @@ class ProgressBar {
   bool any_ = false, live_ = false;
 };
 
-// The pieces, pure: "####------", "1:05".
+// The pieces, pure: "████░░░░░░", "1:05".
 std::string bar_text(double fraction, int cells);
 std::string duration_text(double seconds);
 
