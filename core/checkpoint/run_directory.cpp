@@ -81,6 +81,7 @@ void RunDirectory::lock() {
 
 std::filesystem::path RunDirectory::version(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".hansa"); }
 std::filesystem::path RunDirectory::state(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".state"); }
+std::filesystem::path RunDirectory::components(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".components"); }
 
 std::vector<Epoch> RunDirectory::versions() const {
   std::vector<Epoch> present;
@@ -114,7 +115,7 @@ void RunDirectory::keep_versions(Epoch newest, std::int64_t count) const {
   for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
     const auto epoch = epoch_of(entry.path().filename().string());
     if (!epoch) continue;
-    const bool whole = entry.path() == version(*epoch) || entry.path() == state(*epoch);
+    const bool whole = entry.path() == version(*epoch) || entry.path() == state(*epoch) || entry.path() == components(*epoch);
     if (!whole || *epoch < oldest || *epoch > newest) going.push_back(entry.path());
   }
   std::error_code missing_is_fine;

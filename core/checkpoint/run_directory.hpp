@@ -40,6 +40,7 @@ class RunDirectory {
   std::filesystem::path summary() const { return directory_ / "summary.json"; }
   std::filesystem::path version(Epoch epoch) const;  // versions/epoch-000012.hansa
   std::filesystem::path state(Epoch epoch) const;    // versions/epoch-000012.state: optimiser, privacy, selector, …
+  std::filesystem::path components(Epoch epoch) const;  // versions/epoch-000012.components: states of plugins
   std::vector<Epoch> versions() const;               // complete ones present, ascending
 
   // 32 random bytes of this run under a name ("tokens", "sampling"): made at first use, the same after a restart.

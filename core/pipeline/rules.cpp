@@ -154,7 +154,6 @@ Adjacency adjacency_of(const RunSpec& spec) {
   return independent && !has(spec.round_policy, HANSA_TRAIT_CLOSES_EARLY) ? Adjacency::AddRemove : Adjacency::ZeroOut;
 }
 
-std::string_view name_of(Adjacency adjacency) { return adjacency == Adjacency::AddRemove ? "add-remove" : "zero-out"; }
 
 bool has(const config::ComponentSpec& spec, std::uint64_t trait) { return (spec.traits.flags & trait) == trait; }
 

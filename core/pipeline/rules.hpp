@@ -40,9 +40,7 @@ void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, co
 // What a central mechanism may claim (rule 9). AddRemove: each node is in the cohort independently, so sampling amplifies.
 // ZeroOut: the cohort's size is fixed or the round may close early; the accountant uses rate 1 and the neighbouring run is
 // the one in which a node's update is all zeros (a node replaced by another counts twice the clip bound).
-enum class Adjacency { AddRemove, ZeroOut };
 Adjacency adjacency_of(const config::RunSpec&);
-std::string_view name_of(Adjacency);  // "add-remove", "zero-out"
 
 bool has(const config::ComponentSpec&, std::uint64_t trait);
 // Components of this kind that have all `traits` at their default parameters.

@@ -1,0 +1,311 @@
+#include "coordinator/engine.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <dp/accountant.hpp>
+#include <fmt/format.h>
+
+#include "base/ids.hpp"
+#include "base/rng.hpp"
+#include "config/load.hpp"
+#include "coordinator/session.hpp"
+#include "pipeline/rules.hpp"
+
+namespace hansa::coordinator {
+namespace {
+
+// Cohorts without privacy follow the run's seed, so that a run can be repeated.
+class SeededDraw final : public DrawRng {
+ public:
+  explicit SeededDraw(std::uint64_t seed) : rng_(seed) {}
+  double uniform() override { return rng_.uniform(); }
+
+ private:
+  SplitMix64 rng_;
+};
+
+DpEvent event_of(const SpendEvent& spend) {
+  DpEvent event{spend.mechanism, spend.noise_multiplier, spend.sampling_rate, spend.count};
+  for (auto adjacency : {Adjacency::AddRemove, Adjacency::ZeroOut, Adjacency::ReplaceOne}) {
+    if (spend.adjacency == hansa::name_of(adjacency)) event.adjacency = adjacency;
+  }
+  return event;
+}
+
+double epsilon_of(std::span<const SpendEvent> spent, double delta) {
+  std::vector<DpEvent> events;
+  for (const auto& spend : spent) events.push_back(event_of(spend));
+  return dp::epsilon(events, delta);
+}
+
+RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipeline::Stages& stages, const RunDirectory& directory) {
+  RoundMachine::Settings settings;
+  settings.rounds = static_cast<Round>(spec.run.rounds);
+  settings.lease_seconds = spec.simulation ? std::numeric_limits<double>::infinity() : spec.network.lease_seconds;
+  settings.deadline_seconds = stages.round_policy->deadline_seconds();
+  settings.evaluation_seconds = 10 * spec.network.lease_seconds + 600;
+  settings.token_key = directory.secret("tokens");
+  return settings;
+}
+
+}  // namespace
+
+Engine::Engine(EngineSetup setup)
+    : setup_(std::move(setup)), spec_(setup_.spec), stages_(setup_.stages),
+      durability_(spec_.run.durability == "power" ? Durability::Power : Durability::Process),
+      journal_(setup_.directory.journal(), durability_), spool_(setup_.directory.spool(), durability_),
+      events_(setup_.directory.events(), is_private() ? NodeDetail::Withheld : NodeDetail::Written),
+      metrics_(setup_.directory.metrics(), is_private() ? NodeDetail::Withheld : NodeDetail::Written) {
+  for (const auto& node : spec_.nodes) names_.emplace(node_id(node.name), node.name);
+  canonical_ = config::canonical_json(spec_);
+  pipeline_digest_ = config::pipeline_digest(spec_);
+  for (const auto& tensor : setup_.trainable.tensors) max_upload_bytes_ += stages_.codecs.plan(tensor).most_bytes + 8192;
+  max_upload_bytes_ += 1u << 16;
+  if (stages_.privacy) ledger_ = std::make_unique<Ledger>(setup_.directory.ledger());
+  if (!journal_.note().empty()) setup_.log.warning(journal_.note());
+  machine_ = std::make_unique<RoundMachine>(machine_settings(spec_, stages_, setup_.directory), setup_.clock, journal_,
+                                            [this](const RoundStatus& status) {
+                                              return guard(stages_.round_policy, {.doing = "decide"}, [&](RoundPolicy& policy) { return policy.decide(status); });
+                                            });
+  started_at_ = setup_.clock.now();
+  restore();
+}
+
+Engine::~Engine() = default;
+
+Result Engine::run(const std::atomic<bool>& stop) {
+  Lock lock(mutex_);
+  for (;;) {
+    if (stop) {
+      ended_ = wire::Fault{wire::FaultCode::Busy, "the coordinator was stopped; it goes on with --resume", true, 2000};
+      serve_everybody();
+      return {Ending::Stopped, fmt::format("stopped after round {} of {}; go on with: hansa run --resume {}", machine_->next_round() - 1,
+                                           spec_.run.rounds, setup_.directory.path().string())};
+    }
+    if (auto result = step(lock)) return *result;
+  }
+}
+
+// One look at the machine: does what is due, or waits.
+std::optional<Result> Engine::step(Lock& lock) {
+  dirty_ = false;
+  switch (machine_->phase()) {
+    case Phase::Idle: return idle(lock);
+    case Phase::Collecting:
+      switch (machine_->tick()) {
+        case Next::Wait: show(); wait(lock); break;
+        case Next::Close: machine_->close(); break;
+        case Next::Abort: {
+          const auto status = machine_->status();
+          const auto why = fmt::format("{} of {} nodes delivered, {} lost, {} refused", status.cohort.accepted, status.cohort.cohort,
+                                       status.lost, status.cohort.refused);
+          setup_.log.warning(fmt::format("round {} is given up: {}", status.round, why));
+          events_.append("round_aborted", {{"round", status.round}, {"attempt", status.attempt}, {"reason", why}});
+          machine_->abort(why);
+          slots_.clear();
+        }
+      }
+      return std::nullopt;
+    case Phase::Folding: fold_and_release(lock); return std::nullopt;
+    case Phase::Evaluating:
+      if (machine_->tick() == Next::Close) close_evaluation(lock);
+      else wait(lock);
+      return std::nullopt;
+    case Phase::Finished:
+      ended_ = wire::Fault{wire::FaultCode::Finished, "the run is complete", false, 0};
+      serve_everybody();
+      return Result{Ending::Finished, {}};
+    case Phase::Failed: throw Error(fmt::format("the run cannot go on: {}", machine_->failure()));
+  }
+  return std::nullopt;
+}
+
+std::optional<Result> Engine::idle(Lock& lock) {
+  if (machine_->registered().size() < names_.size()) {
+    show("waiting for nodes");
+    wait(lock);
+    return std::nullopt;
+  }
+  if (const auto* answers = machine_->evaluation_of(machine_->epoch());
+      answers && manifest_.notes["evaluated"] != std::to_string(machine_->epoch())) {
+    record_evaluation(lock, machine_->epoch(), *answers);  // a restart came between journal and checkpoint
+    return std::nullopt;
+  }
+  if (evaluation_due()) {
+    std::vector<NodeId> nodes;
+    for (const auto& node : spec_.nodes) {
+      if (node.heldout) nodes.push_back(node_id(node.name));
+    }
+    machine_->open_evaluation(machine_->epoch(), std::move(nodes));
+    serve_everybody();
+    return std::nullopt;
+  }
+  if (machine_->rounds_done()) {
+    machine_->finish();
+    events_.append("run_finished", {{"rounds", spec_.run.rounds}});
+    return std::nullopt;
+  }
+  auto plan = draw_round();
+  if (auto why = budget_problem(plan)) {
+    events_.append("budget_spent", {{"round", plan.round}, {"reason", *why}});
+    ended_ = wire::Fault{wire::FaultCode::BudgetSpent, *why, false, 0};
+    serve_everybody();
+    return Result{Ending::BudgetSpent, *why};
+  }
+  open_round(std::move(plan));
+  return std::nullopt;
+}
+
+RoundPlan Engine::draw_round() {
+  const auto registered = machine_->registered();
+  auto& selector = *stages_.selector;
+  RoundPlan plan;
+  plan.round = machine_->next_round();
+  plan.attempt = machine_->next_attempt();
+  plan.base = machine_->epoch();
+  plan.population = registered.size();
+  plan.expected_cohort = selector.expected_cohort(registered.size());
+  plan.sampling_rate = selector.sampling_rate(registered.size());
+  plan.adjacency = pipeline::adjacency_of(spec_);
+  std::vector<NodeId> chosen;
+  guard(stages_.selector, {.doing = "choose", .round = plan.round}, [&](Selector& who) {
+    if (is_private()) {
+      SecureDraw secret;  // amplification by sampling holds only while nobody can know the draw
+      chosen = who.choose(registered, secret);
+    } else {
+      SeededDraw seeded(derive_seed(static_cast<std::uint64_t>(spec_.run.seed), "cohort", {plan.round, plan.attempt}));
+      chosen = who.choose(registered, seeded);
+    }
+  });
+  for (const auto& facts : registered) {
+    if (std::binary_search(chosen.begin(), chosen.end(), facts.node)) plan.cohort.push_back(facts);
+  }
+  return plan;
+}
+
+// A release that would exceed the budget must not happen: better not to begin its round.
+std::optional<std::string> Engine::budget_problem(const RoundPlan& plan) const {
+  const auto spend = spend_of(plan);
+  if (!spend || !spec_.privacy_host.epsilon_budget) return std::nullopt;
+  auto events = ledger_->events();
+  if (ledger_->would_be(plan.round, *spend) == Ledger::Charge::New) events.push_back(*spend);
+  const double after = epsilon_of(events, spec_.privacy_host.delta);
+  if (after <= *spec_.privacy_host.epsilon_budget) return std::nullopt;
+  return fmt::format("round {} would bring epsilon to {:.4g} at delta {:g}, beyond the budget of {:g}; nothing of it was released. The "
+                     "model of round {} stands", plan.round, after, spec_.privacy_host.delta, *spec_.privacy_host.epsilon_budget,
+                     plan.round - 1);
+}
+
+void Engine::open_round(RoundPlan plan) {
+  make_order(plan);
+  slots_.clear();
+  spool_.remove_all_but(plan.round, plan.attempt);
+  events_.append("round_opened", {{"round", plan.round}, {"attempt", plan.attempt}, {"base", plan.base}, {"population", plan.population},
+                                  {"expected_cohort", plan.expected_cohort}});
+  machine_->open(plan);
+  serve_everybody();
+}
+
+// What the cohort is told: a function of the plan, so that a restart tells the same.
+void Engine::make_order(const RoundPlan& plan) {
+  pipeline::WorkOrder order;
+  order.plan = plan;
+  order.plan.cohort.clear();
+  order.rounds = static_cast<Round>(spec_.run.rounds);
+  order.exchange = guard(stages_.aggregator, {.doing = "exchange", .round = plan.round},
+                         [&](Aggregator& rule) { return rule.exchange(setup_.trainable, order.plan, {}); });
+  if (stages_.privacy) order.clip_bound = stages_.privacy->clip_bound(order.plan);
+  order_json_ = to_json(order);
+  order_ = std::move(order);
+  round_opened_at_ = setup_.clock.now();
+}
+
+bool Engine::evaluation_due() const {
+  const auto epoch = machine_->epoch();
+  if (machine_->evaluation_of(epoch)) return false;
+  const bool anything = !spec_.evaluation.sets.empty() ||
+                        std::any_of(spec_.nodes.begin(), spec_.nodes.end(), [](const auto& node) { return node.heldout.has_value(); });
+  if (!anything) return false;
+  const auto every = static_cast<Epoch>(spec_.evaluation.every);
+  return machine_->rounds_done() || (every > 0 && epoch % every == 0);
+}
+
+void Engine::close_evaluation(Lock& lock) {
+  const auto answers = machine_->close_evaluation();
+  record_evaluation(lock, machine_->epoch(), answers);
+}
+
+void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answers& answers) {
+  std::vector<std::pair<std::string, Metrics>> own;
+  if (setup_.own_evaluation) {
+    show("evaluating");
+    const auto version = setup_.directory.version(epoch);
+    lock.unlock();
+    for (const auto& set : spec_.evaluation.sets) own.emplace_back(set.name, setup_.own_evaluation(version, set));
+    lock.lock();
+  }
+  double all_nats = 0, all_bytes = 0;
+  const auto loss_of = [&](const Metrics& sums) -> std::optional<double> {
+    double nats = 0, bytes = 0;
+    for (const auto& [key, value] : sums) {
+      if (key == "nats") nats = value;
+      if (key == "bytes") bytes = value;
+    }
+    if (!(bytes > 0)) return std::nullopt;
+    all_nats += nats;
+    all_bytes += bytes;
+    return nats / bytes;
+  };
+  if (!is_private()) {
+    for (const auto& [node, claims] : answers) {
+      if (const auto loss = loss_of(claims.metrics)) metrics_.add_node(epoch, name_of(node), "heldout_nats_per_byte", *loss);
+    }
+  }
+  for (const auto& [name, sums] : own) {  // these sets belong to no node, so nothing about one is given away
+    if (const auto loss = loss_of(sums)) metrics_.add(epoch, fmt::format("heldout_nats_per_byte.{}", name), *loss);
+  }
+  if (all_bytes > 0) {
+    metrics_.add(epoch, "heldout_nats_per_byte", all_nats / all_bytes);
+    events_.append("evaluated", {{"epoch", epoch}, {"nats_per_byte", all_nats / all_bytes}});
+    last_detail_ = fmt::format("held-out {:.4f} nats/byte", all_nats / all_bytes);
+  }
+  manifest_.notes["evaluated"] = std::to_string(epoch);
+  checkpoint();
+  show();
+}
+
+void Engine::wait(Lock& lock) {
+  const double now = setup_.clock.now();
+  const double until = std::clamp(machine_->next_timer() - now, 0.0, 0.2);  // `stop` is set by a signal, which wakes nobody
+  changed_.wait_for(lock, std::chrono::duration<double>(until), [this] { return dirty_; });
+}
+
+void Engine::show(std::string_view detail) {
+  if (!setup_.progress) return;
+  const auto status = machine_->status();
+  std::string text(detail.empty() ? last_detail_ : detail);
+  if (status.phase == Phase::Collecting && !is_private()) {
+    text = fmt::format("{}/{} nodes  {}", status.cohort.accepted, status.cohort.cohort, text);
+  }
+  setup_.progress("federating", machine_->next_round() - 1, static_cast<std::uint64_t>(spec_.run.rounds), text);
+}
+
+bool Engine::everybody_left() {
+  const std::lock_guard lock(mutex_);
+  return sessions_.empty();
+}
+Epoch Engine::epoch() {
+  const std::lock_guard lock(mutex_);
+  return machine_->epoch();
+}
+std::optional<double> Engine::epsilon() {
+  const std::lock_guard lock(mutex_);
+  return spent_epsilon();
+}
+std::optional<double> Engine::spent_epsilon() const {
+  if (!ledger_ || !stages_.central_noise) return std::nullopt;
+  return epsilon_of(ledger_->events(), spec_.privacy_host.delta);
+}
+
+}  // namespace hansa::coordinator

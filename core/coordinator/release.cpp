@@ -1,0 +1,205 @@
+// From the accepted uploads of a closed round to a released version, and back from the run directory after a restart.
+//
+// The order is what makes a kill at any point harmless: charge the ledger; write optimiser and component state, then the
+// version, each under its final name by one rename; mark the charge released; append events and metrics; write the manifest;
+// tell the machine. Until the version has its name, the fold is simply repeated. From then on it is adopted, never redone,
+// so noise is drawn once for what becomes known.
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "coordinator/engine.hpp"
+#include "coordinator/session.hpp"
+#include "fold/component_file.hpp"
+#include "fold/fold.hpp"
+
+namespace hansa::coordinator {
+
+std::optional<SpendEvent> Engine::spend_of(const RoundPlan& plan) const {
+  if (!stages_.privacy) return std::nullopt;
+  const auto event = guard(stages_.privacy, {.doing = "event", .round = plan.round},
+                           [&](Privacy& mechanism) { return mechanism.event(plan); });
+  if (!event) return std::nullopt;
+  return SpendEvent{event->mechanism, event->noise_multiplier, event->sampling_rate, event->count,
+                    std::string(hansa::name_of(event->adjacency))};
+}
+
+// The host's weight of one update. Claims are the node's, so under a cap they are bounded and scaled to at most 1.
+double Engine::weight_of(const Claims& claims) const {
+  const auto& weights = spec_.weights;
+  if (weights.weighting == "uniform") return 1;
+  const double claimed = static_cast<double>(weights.weighting == "tokens" ? claims.tokens : claims.examples);
+  return weights.max_weight ? std::min(claimed, *weights.max_weight) / *weights.max_weight : claimed;
+}
+
+void Engine::fold_and_release(Lock& lock) {
+  const auto plan = machine_->plan();
+  const auto accepted = machine_->cohort();
+  lock.unlock();
+  Folded folded;
+  try {
+    folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
+  } catch (const DiskFull& full) {
+    lock.lock();
+    setup_.log.error(fmt::format("round {}: {}; trying again", plan.round, full.what()));
+    changed_.wait_for(lock, std::chrono::seconds(2));
+    return;
+  } catch (const std::exception& failed) {
+    lock.lock();
+    setup_.log.error(fmt::format("round {} is given up: {}", plan.round, failed.what()));
+    events_.append("round_aborted", {{"round", plan.round}, {"attempt", plan.attempt}, {"reason", failed.what()}});
+    load_components(plan.base);  // plugins may have changed their state half-way
+    machine_->abort(failed.what());
+    slots_.clear();
+    return;
+  }
+  lock.lock();
+  release(plan, std::move(folded));
+}
+
+bool Engine::already_folded(const RoundPlan& plan) const {
+  const auto path = setup_.directory.version(plan.base + 1);
+  if (!std::filesystem::exists(path)) return false;
+  const MappedFile file(path);
+  return PacketView(file.bytes()).meta("made_by") == fold::made_by(plan);
+}
+
+Engine::Folded Engine::adopt(const RoundPlan& plan) {
+  const auto next = plan.base + 1;
+  load_components(next);
+  Folded folded;
+  folded.version = facts_of(setup_.directory.version(next));
+  if (std::filesystem::exists(setup_.directory.state(next))) folded.state = facts_of(setup_.directory.state(next));
+  return folded;
+}
+
+Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepted>& accepted) {
+  fold::FoldPlan what;
+  what.round = plan;
+  what.trainable = setup_.trainable;
+  what.exchange = order_->exchange;
+  what.common_seed = pipeline::common_seed(static_cast<std::uint64_t>(spec_.run.seed), plan.round);
+  what.additive = stages_.additive;
+  std::vector<fold::FoldClient> clients;
+  double weights = 0;
+  for (const auto& one : accepted) {
+    const auto& claims = one.upload.claims;
+    fold::FoldClient client{{one.node, "", weight_of(claims), claims.examples, claims.tokens, claims.steps}, one.upload.clip_factor,
+                            spool_.path_of(plan.round, plan.attempt, one.node)};
+    weights += client.who.weight;
+    clients.push_back(std::move(client));
+  }
+  // Under central DP the denominator is public and planned: the number of participants is itself private.
+  what.denominator = is_private() ? plan.expected_cohort : weights;
+  if (what.additive && !(what.denominator > 0)) throw Error("the accepted updates weigh nothing (their nodes claim no examples)");
+  what.sensitivity = {order_->clip_bound, 1, what.denominator};
+  if (plan.adjacency == Adjacency::ReplaceOne) what.sensitivity.l2 *= 2;
+
+  if (const auto spend = spend_of(plan)) ledger_->charge(plan.round, plan.attempt, *spend);
+  const auto next = plan.base + 1;
+  const fold::FoldFiles files{setup_.directory.version(plan.base), setup_.directory.state(plan.base), setup_.directory.version(next),
+                              setup_.directory.state(next), durability_, [&] { save_components(next); }};
+  auto outcome = fold::fold(what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, noise_},
+                            files);
+  Folded folded{std::move(outcome.metrics), {outcome.version.size, outcome.version.checksum}, {}};
+  if (outcome.state) folded.state = {outcome.state->size, outcome.state->checksum};
+  return folded;
+}
+
+void Engine::release(const RoundPlan& plan, Folded folded) {
+  const auto next = plan.base + 1;
+  if (ledger_ && spend_of(plan) && !ledger_->was_released(plan.round)) ledger_->released(plan.round, plan.attempt, next);
+  record_round(plan, std::move(folded.metrics));
+  manifest_.epoch = next;
+  manifest_.round = plan.round;
+  manifest_.version = folded.version;
+  manifest_.state = folded.state;
+  checkpoint();
+  machine_->released({next, folded.version.size, folded.version.checksum});
+  setup_.directory.keep_versions(next, spec_.run.keep_versions);
+  spool_.remove_all_but(plan.round + 1, 1);
+  slots_.clear();
+  map_version();
+  show();
+}
+
+void Engine::record_round(const RoundPlan& plan, Metrics metrics) {
+  if (!is_private()) {  // under DP nothing that the noise does not cover is written, not even averages
+    double tokens = 0, loss = 0;
+    for (const auto& one : machine_->cohort()) {
+      const auto name = name_of(one.node);
+      for (const auto& [key, value] : one.upload.claims.metrics) {
+        metrics_.add_node(plan.round, name, key, value);
+        if (key == "loss") loss += value * static_cast<double>(one.upload.claims.tokens);
+      }
+      metrics_.add_node(plan.round, name, "update_norm", one.upload.norm);
+      tokens += static_cast<double>(one.upload.claims.tokens);
+    }
+    if (tokens > 0) {
+      metrics.emplace_back("train_loss", loss / tokens);
+      last_detail_ = fmt::format("loss {:.3f}", loss / tokens);
+    }
+    metrics.emplace_back("cohort", static_cast<double>(machine_->cohort().size()));
+  }
+  metrics.emplace_back("seconds", setup_.clock.now() - round_opened_at_);
+  if (const auto spent = spent_epsilon()) {
+    metrics.emplace_back("epsilon", *spent);
+    last_detail_ = fmt::format("epsilon {:.2f}", *spent);
+  }
+  for (const auto& [key, value] : metrics) metrics_.add(plan.round, key, value);
+  events_.append("round_released", {{"round", plan.round}, {"attempt", plan.attempt}, {"epoch", plan.base + 1}});
+}
+
+// Logs and version belong together: what the logs say after this is cut again by a restart.
+void Engine::checkpoint() {
+  manifest_.run_id = pipeline_digest_;
+  manifest_.events_offset = events_.offset();
+  manifest_.metrics_offset = metrics_.offset();
+  manifest_.notes["bytes_down"] = std::to_string(bytes_down_.load());
+  manifest_.notes["bytes_up"] = std::to_string(bytes_up_.load());
+  manifest_.notes["seconds"] = fmt::format("{}", seconds_before_ + setup_.clock.now() - started_at_);
+  write_manifest(setup_.directory.manifest(), manifest_, durability_);
+}
+
+// What a restart finds: logs longer than the checkpoint, a version that may be one step ahead of the machine.
+void Engine::restore() {
+  if (auto loaded = load_manifest(setup_.directory.manifest())) {
+    if (!loaded->note.empty()) setup_.log.warning(loaded->note);
+    manifest_ = std::move(loaded->manifest);
+    if (manifest_.run_id != pipeline_digest_) {
+      throw Error(fmt::format("{} was made by another pipeline; resume with its own config.toml, or start a new run directory",
+                              setup_.directory.path().string()));
+    }
+    bytes_down_ = std::stoull(manifest_.notes["bytes_down"]);
+    bytes_up_ = std::stoull(manifest_.notes["bytes_up"]);
+    seconds_before_ = std::stod(manifest_.notes["seconds"]);
+  }
+  events_.truncate_to(manifest_.events_offset);
+  metrics_.truncate_to(manifest_.metrics_offset);
+  const bool anew = machine_->registered().empty();
+  events_.append(anew ? "run_started" : "resumed", {{"name", spec_.run.name}, {"epoch", machine_->epoch()}, {"pipeline", pipeline_digest_}});
+  load_components(machine_->epoch());
+  if (machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding) make_order(machine_->plan());
+  map_version();
+}
+
+void Engine::save_components(Epoch epoch) const {
+  fold::ComponentStates states;
+  for (const auto& [name, component] : stages_.components()) states.save(name, *component);
+  states.write(setup_.directory.components(epoch), durability_);
+}
+void Engine::load_components(Epoch epoch) {
+  const auto path = setup_.directory.components(epoch);
+  if (!std::filesystem::exists(path)) return;  // epoch 0: as created
+  const auto states = fold::ComponentStates::read(path);
+  for (const auto& [name, component] : stages_.components()) states.load(name, *component);
+}
+
+void Engine::map_version() {
+  const auto epoch = machine_->epoch();
+  const auto path = setup_.directory.version(epoch);
+  version_ = std::make_shared<const MappedFile>(path);
+  version_checksum_ = machine_->version() && machine_->version()->epoch == epoch ? machine_->version()->checksum : facts_of(path).checksum;
+}
+
+}  // namespace hansa::coordinator

@@ -1,0 +1,165 @@
+#include "node/loop.hpp"
+
+#include <fcntl.h>
+
+#include <chrono>
+#include <limits>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/file.hpp"
+#include "pipeline/work_order.hpp"
+
+namespace hansa::node {
+namespace {
+
+constexpr std::uint64_t kNothing = std::numeric_limits<std::uint64_t>::max();  // an epoch that no version has
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+wire::Report report_of(const TrainResult& result, double seconds) {
+  wire::Report report{result.examples, result.tokens, static_cast<std::uint32_t>(result.steps), seconds, {}};
+  for (const auto& [name, value] : result.metrics) report.metrics.push_back({name, value});
+  return report;
+}
+
+}  // namespace
+
+Loop::Loop(LoopSetup setup) : setup_(std::move(setup)), client_(setup_.address, setup_.client), holds_(kNothing) {
+  std::filesystem::create_directories(setup_.silo.state);
+}
+
+std::filesystem::path Loop::version_file() const { return setup_.silo.state / "version.hansa"; }
+
+LoopResult Loop::run() {
+  auto joined = client_.join(setup_.hello);
+  while (!setup_.stop) {
+    if (const auto* fault = std::get_if<wire::Fault>(&joined)) {
+      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent) return {true, fault->message};
+      if (!fault->retry) return {false, fault->message};
+    }
+    if (!std::holds_alternative<wire::Welcome>(joined)) {
+      joined = client_.reconnect();
+      continue;
+    }
+    auto work = client_.next_work(holds_);
+    if (std::holds_alternative<wire::LinkLost>(work)) {
+      joined = client_.reconnect();
+    } else if (const auto* fault = std::get_if<wire::Fault>(&work)) {
+      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent) return {true, fault->message};
+      if (!fault->retry) return {false, fault->message};
+      std::this_thread::sleep_for(std::chrono::milliseconds(fault->after_ms));
+    } else {
+      work_on(std::get<wire::Offer>(std::move(work)));
+    }
+  }
+  client_.leave();
+  return {false, "stopped"};
+}
+
+void Loop::work_on(wire::Offer offer) {
+  setup_.cancelled = false;
+  try {
+    if (!worker_) {
+      auto pipeline = client_.pipeline(offer.info.pipeline_digest);
+      if (!std::holds_alternative<std::string>(pipeline)) return;
+      worker_ = setup_.make_worker(std::get<std::string>(pipeline));
+    }
+    for (const auto& settled : offer.info.settled) worker_->settled(setup_.silo, settled.token, settled.applied);
+    if (!fetch_version(offer)) return;
+    if (offer.info.task == wire::Task::Train) train(offer);
+    else evaluate(offer);
+  } catch (const std::exception& failed) {
+    if (setup_.cancelled || setup_.stop) return client_.drop_work();
+    setup_.log.error(fmt::format("round {}: {}", offer.info.round, failed.what()));
+    client_.abandon(offer, failed.what());
+    if (!worker_) throw;  // without a worker no later round can go better
+  }
+}
+
+// Into a temporary file: the one in use may be mapped.
+bool Loop::fetch_version(const wire::Offer& offer) {
+  for (std::size_t pull = 0; pull < offer.info.pulls.size(); ++pull) {
+    const auto& info = offer.info.pulls[pull];
+    auto temporary = version_file();
+    temporary += ".tmp";
+    const auto file = open_file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    wire::DownloadState state;
+    const auto sink = [&](std::uint64_t offset, std::span<const std::byte> bytes) {
+      write_all_at(file.get(), offset, bytes, temporary);
+      progress(wire::Stage::Downloading, offset + bytes.size(), info.blob.size);
+    };
+    auto outcome = client_.download(offer, pull, state, sink);
+    if (!std::holds_alternative<wire::BlobInfo>(outcome)) {
+      client_.drop_work();
+      return false;  // the link broke or the work was taken back: ask again
+    }
+    rename_into_place(temporary, version_file(), Durability::Process);
+    holds_ = info.to_epoch;
+  }
+  return true;
+}
+
+void Loop::train(wire::Offer offer) {
+  const auto order = pipeline::work_order_from_json(offer.info.exchange);
+  const auto start = std::chrono::steady_clock::now();
+  progress(wire::Stage::Training, 0, 0);
+  const auto trained = worker_->train(setup_.silo, version_file(), order, offer.info.token);
+  const auto report = report_of(trained.result, seconds_since(start));
+  const auto token = offer.info.token;
+  progress(wire::Stage::Uploading, 0, trained.update.size());
+  while (!send(std::move(offer), trained.update, report)) {
+    if (setup_.stop) return;
+    auto joined = client_.reconnect();
+    if (!std::holds_alternative<wire::Welcome>(joined)) continue;
+    auto resumed = client_.resume(token);
+    if (std::holds_alternative<wire::Fault>(resumed)) return client_.drop_work();  // the round went on without this node
+    if (auto* again = std::get_if<wire::Offer>(&resumed)) offer = std::move(*again);
+  }
+}
+
+// False: the link broke on the way.
+bool Loop::send(wire::Offer offer, const pipeline::EncodedUpdate& update, const wire::Report& report) {
+  if (!offer.handles) return false;
+  auto stream = client_.start_upload(offer);
+  update.stream([&](std::span<const std::byte> bytes) { stream.write_stable(bytes); });
+  const auto outcome = stream.commit(report, kPacketVersion);
+  if (const auto* receipt = std::get_if<wire::Receipt>(&outcome)) {
+    if (!receipt->accepted) setup_.log.warning(fmt::format("round {}: the update was refused: {}", receipt->round, receipt->reason));
+    return true;
+  }
+  if (const auto* fault = std::get_if<wire::Fault>(&outcome)) {
+    setup_.log.warning(fmt::format("round {}: {}", offer.info.round, fault->message));
+    if (fault->retry && !setup_.stop) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(std::max(fault->after_ms, 100u)));
+      return false;
+    }
+    client_.drop_work();
+    return true;
+  }
+  return false;
+}
+
+void Loop::evaluate(wire::Offer offer) {
+  progress(wire::Stage::Evaluating, 0, 0);
+  const auto start = std::chrono::steady_clock::now();
+  wire::Report report;
+  if (setup_.silo.heldout) {
+    worker_->load(version_file());
+    for (const auto& [name, value] : worker_->evaluate(*setup_.silo.heldout)) report.metrics.push_back({name, value});
+  }
+  report.seconds = seconds_since(start);
+  auto stream = client_.start_upload(offer);
+  const auto outcome = stream.commit(report);
+  if (!std::holds_alternative<wire::Receipt>(outcome)) client_.drop_work();  // it is offered again
+}
+
+void Loop::progress(wire::Stage stage, std::uint64_t done, std::uint64_t total) {
+  client_.set_progress({stage, done, total, {}});
+  if (setup_.stop || client_.stopped()) setup_.cancelled = true;
+}
+
+}  // namespace hansa::node

@@ -1,0 +1,56 @@
+// A node process's life: join, wait for work, pull the version, train or evaluate, upload, until the coordinator says that
+// the run is over. Blocking; the process's main thread. What it keeps on disk: the version that it holds, and pending state.
+// Killed at any moment and started again, it does the same work again with the same result: the order of data is a function
+// of (seed, node, round).
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/log.hpp"
+#include "node/worker.hpp"
+#include "wire/client.hpp"
+
+namespace hansa::node {
+
+struct LoopSetup {
+  std::string address;
+  wire::Hello hello;
+  Silo silo;
+  wire::ClientOptions client;
+  const Log& log;
+  const std::atomic<bool>& stop;      // the process was asked to end
+  std::atomic<bool>& cancelled;       // what components poll: set here on stop and when the coordinator takes work back
+  // Makes the worker once the pipeline is known; `canonical` is the coordinator's JSON.
+  std::function<std::unique_ptr<Worker>(const std::string& canonical)> make_worker;
+};
+
+struct LoopResult {
+  bool finished = false;  // the run is complete, or its budget is spent
+  std::string message;
+};
+
+class Loop {
+ public:
+  explicit Loop(LoopSetup);
+  LoopResult run();
+  // Any thread, while components work: passes progress on, and notices that the work was taken back.
+  void progress(wire::Stage, std::uint64_t done, std::uint64_t total);
+
+ private:
+  enum class Step { Again, Reconnect };
+  void work_on(wire::Offer);
+  bool fetch_version(const wire::Offer&);
+  void train(wire::Offer);
+  void evaluate(wire::Offer);
+  bool send(wire::Offer, const pipeline::EncodedUpdate&, const wire::Report&);
+  std::filesystem::path version_file() const;
+
+  LoopSetup setup_;
+  wire::Client client_;
+  std::unique_ptr<Worker> worker_;
+  std::uint64_t holds_;
+};
+
+}  // namespace hansa::node

@@ -1,0 +1,37 @@
+#include "pipeline/stages.hpp"
+
+namespace hansa::pipeline {
+
+Codecs make_codecs(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services) {
+  Codecs codecs;
+  std::vector<const Compressor*> chain;
+  for (const auto& codec : spec.codecs) {
+    codecs.compressors.push_back(make<Compressor>(codec, registry, services));
+    chain.push_back(codecs.compressors.back().get());
+  }
+  codecs.chain = CodecChain(std::move(chain));
+  return codecs;
+}
+
+Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services)
+    : aggregator(make<Aggregator>(spec.aggregator, registry, services)),
+      server_optimizer(make<ServerOptimizer>(spec.server_optimizer, registry, services)),
+      selector(make<Selector>(spec.selector, registry, services)),
+      round_policy(make<RoundPolicy>(spec.round_policy, registry, services)),
+      codec_instances(make_codecs(spec, registry, services)), codecs(codec_instances.chain),
+      additive(spec.aggregator.traits.flags & HANSA_TRAIT_ADDITIVE) {
+  if (!spec.privacy.component) return;
+  privacy = make<Privacy>(spec.privacy, registry, services);
+  central_noise = spec.privacy.traits.flags & HANSA_TRAIT_CENTRAL_NOISE;
+}
+
+std::vector<std::pair<std::string, Component*>> Stages::components() const {
+  std::vector<std::pair<std::string, Component*>> all{{"aggregator", aggregator.get()},
+                                                      {"server_optimizer", server_optimizer.get()},
+                                                      {"selector", selector.get()},
+                                                      {"round_policy", round_policy.get()}};
+  if (privacy) all.emplace_back("privacy", privacy.get());
+  return all;
+}
+
+}  // namespace hansa::pipeline

@@ -1,0 +1,46 @@
+// The coordinator's half of a pipeline, made from a resolved spec: one instance per stage, owned here. Made once by the
+// program that coordinates, on its main thread; used on the round thread (codecs also where uploads are screened).
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <hansa/aggregator.hpp>
+#include <hansa/privacy.hpp>
+#include <hansa/selection.hpp>
+#include <hansa/server_optimizer.hpp>
+
+#include "config/run_spec.hpp"
+#include "plugin_host/instance.hpp"
+#include "tensor/codec_chain.hpp"
+
+namespace hansa::pipeline {
+
+struct Codecs {  // the chain and what it borrows
+  std::vector<Instance<Compressor>> compressors;
+  CodecChain chain;
+};
+Codecs make_codecs(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
+
+template <class Interface>
+Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegistry& registry, const HostServices& services) {
+  return create<Interface>(registry, *spec.component, spec.params, services);
+}
+
+struct Stages {
+  Stages(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
+
+  Instance<Aggregator> aggregator;
+  Instance<ServerOptimizer> server_optimizer;
+  Instance<Privacy> privacy;  // null: no mechanism
+  Instance<Selector> selector;
+  Instance<RoundPolicy> round_policy;
+  Codecs codec_instances;
+  const CodecChain& codecs;
+  bool additive = false;       // the aggregator returns weighted sums
+  bool central_noise = false;  // central DP: nothing about single nodes is shown
+
+  std::vector<std::pair<std::string, Component*>> components() const;  // whose state belongs to a checkpoint
+};
+
+}  // namespace hansa::pipeline
