@@ -150,9 +150,9 @@ TEST_CASE("a bad override is shown as it was typed") {
   Workplace w;
   const auto loaded = w.load_text(kSmall, {"run.rounds=many", "nonsense", "run.seed.x=1", "codec.3.use=round", "run.name=\"open"});
   CHECK(says(loaded, "--set run.rounds=many: error: `run.rounds` is a text, but must be a whole number"));
-  CHECK(says(loaded, "--set nonsense: error: is no `key=value`"));
-  CHECK(says(loaded, "--set codec.3.use=round: error: names `3` in a list of 0"));
-  CHECK(says(loaded, "--set run.name=\"open: error: has a value that is no TOML"));
+  CHECK(says(loaded, "--set nonsense: error: this is no `key=value`"));
+  CHECK(says(loaded, "--set codec.3.use=round: error: asks for item `3` of a list that holds 0"));
+  CHECK(says(loaded, "--set run.name=\"open: error: the value is no TOML"));
   CHECK(loaded.exit_code() == 1);
 }
 

@@ -55,8 +55,8 @@ const char* name_of(Node::Kind kind) {
     case Node::Kind::List: return "a list";
     case Node::Kind::Text: return "a text";
     case Node::Kind::Integer: return "an integer";
-    case Node::Kind::Real: return "a number";
-    case Node::Kind::Boolean: return "true or false";
+    case Node::Kind::Real: return "a decimal number";
+    case Node::Kind::Boolean: return "a boolean";
     case Node::Kind::Date: return "a date or time";
   }
   return "?";

@@ -39,6 +39,7 @@ class PipelineFile {  // the text, its includes and overrides, merged but not ye
   PipelineFile& operator=(PipelineFile&&) noexcept;
   // Absolute directories; problems with the key itself are reported by resolve().
   std::vector<std::filesystem::path> plugin_path() const;
+  bool readable() const;  // false: no such file, or a syntax error: no need to look for plugins
   struct State;
   State& state() { return *state_; }
   const State& state() const { return *state_; }

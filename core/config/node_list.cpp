@@ -19,6 +19,7 @@ void Resolver::nodes() {
              "write [[node]] in double brackets, once per node");
   } else if (list && from_directory) {
     r_.error(list->key_span, "[[node]] and simulation.nodes_from both say which nodes there are", "keep one of them");
+    listed_nodes(list->value);
   } else if (list) {
     listed_nodes(list->value);
   } else if (from_directory) {

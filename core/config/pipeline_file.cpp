@@ -114,11 +114,11 @@ class Override {
 
   void apply() {
     const auto equals = text_.find('=');
-    if (equals == std::string::npos || equals == 0) return complain("is no `key=value`", "write --set run.rounds=3");
+    if (equals == std::string::npos || equals == 0) return complain("this is no `key=value`", "write --set run.rounds=3");
     auto keys = split(text_.substr(0, equals));
-    if (std::find(keys.begin(), keys.end(), "") != keys.end()) return complain("has an empty part in its key", "");
+    if (std::find(keys.begin(), keys.end(), "") != keys.end()) return complain("the key has an empty part", "");
     auto value = value_of(text_.substr(equals + 1));
-    if (!value) return complain("has a value that is no TOML", "quote texts as \"…\" and close what is opened");
+    if (!value) return complain("the value is no TOML", "quote texts as \"…\" and close what is opened");
     place(state_.root, keys, 0, std::move(*value));
   }
 
@@ -161,13 +161,14 @@ class Override {
     if (into.kind == Node::Kind::List) {
       const auto index = index_of(key);
       if (!index || *index > into.items.size())
-        return complain(fmt::format("names `{}` in a list of {}", key, into.items.size()),
-                        fmt::format("use a number from 0 to {} (the last one appends)", into.items.size()));
+        return complain(fmt::format("asks for item `{}` of a list that holds {}", key, into.items.size()),
+                        into.items.empty() ? std::string("0 appends the first one")
+                                             : fmt::format("use a number from 0 to {}; {} appends", into.items.size(), into.items.size()));
       if (*index == into.items.size()) into.items.push_back(fresh(keys, depth + 1));
       return place(into.items[*index], keys, depth + 1, std::move(value));
     }
     if (into.kind != Node::Kind::Table)
-      return complain(fmt::format("goes into `{}`, which is {}", keys[depth - 1], name_of(into.kind)), "");
+      return complain(fmt::format("`{}` is {}: nothing can be set inside it", keys[depth - 1], name_of(into.kind)), "");
     if (!into.find(key)) into.entries.push_back({key, where_, fresh(keys, depth + 1)});
     auto* entry = into.find(key);
     if (depth + 1 == keys.size()) entry->key_span = where_;
@@ -204,6 +205,8 @@ PipelineFile::PipelineFile() : state_(std::make_unique<State>()) {}
 PipelineFile::~PipelineFile() = default;
 PipelineFile::PipelineFile(PipelineFile&&) noexcept = default;
 PipelineFile& PipelineFile::operator=(PipelineFile&&) noexcept = default;
+
+bool PipelineFile::readable() const { return !state_->unreadable && state_->parsed; }
 
 std::vector<fs::path> PipelineFile::plugin_path() const {
   std::vector<fs::path> paths;

@@ -83,14 +83,16 @@ Diagnostic explain(const toml::parse_error& error, const Sources& sources, int s
   if (auto key = quoted_after(said, "cannot redefine existing")) {
     point_at(*key);
     return sources.diagnose(Severity::Error, span, fmt::format("`{}` is written a second time", *key),
-                            fmt::format("a key or section may stand only once: keep one of them; {}", kEnds));
+                            fmt::format("a key or section may stand only once: keep one of them ({})", kEnds));
   }
   if (said.find("is not representable in 64 bits") != std::string::npos) {
     const auto number = quoted_after(said, ":").value_or("the number");
     point_at(number);
     return sources.diagnose(Severity::Error, span, fmt::format("{} does not fit into 64 bits", number),
-                            fmt::format("integers go from -9223372036854775808 to 9223372036854775807; {}", kEnds));
+                            fmt::format("integers go from -9223372036854775808 to 9223372036854775807 ({})", kEnds));
   }
+  if (said.find("control characters") != std::string::npos && span.column > count_characters(sources.line_of(span)))
+    return sources.diagnose(Severity::Error, span, "TOML syntax: the text is not closed on this line", kEnds);
   const auto colon = said.starts_with("Error while parsing ") ? said.find(": ") : std::string::npos;
   const auto what = colon == std::string::npos
                         ? said

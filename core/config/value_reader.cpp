@@ -289,8 +289,8 @@ std::optional<Chosen> choose(const Reading& r, std::string_view kind, const Node
   }
   const auto near = did_you_mean(near_names(bare, r.catalog.names(kind)));
   const auto remark = r.catalog.remark(kind, bare);
-  auto help = near.empty() ? choose_one_of(r, kind) : near;
-  help += remark.empty() ? "; `hansa plugins list --all` shows every file that was looked at" : "; " + remark;
+  auto help = near.empty() ? choose_one_of(r, kind) + ";" : near;
+  help += " " + (remark.empty() ? "`hansa plugins list --all` shows every file that was looked at" : remark);
   r.error(use.span, fmt::format("there is no {} `{}`", kind, use.text), std::move(help));
   return std::nullopt;
 }
