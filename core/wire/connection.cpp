@@ -171,8 +171,10 @@ kj::Promise<Outcome<Welcome>> Connection::join_once() {
   const int fd = socket(address_.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return Outcome<Welcome>(LinkLost{"no socket can be made; are too many files open?"});
   keep_alive(fd);
-  auto connected = io_.provider().wrapConnectingSocketFd(fd, reinterpret_cast<const sockaddr*>(&address_.socket),
-                                                         address_.length, kAdoptFd);
+  auto connected = kj::evalNow([&] {  // a missing Unix socket throws at once
+    return io_.provider().wrapConnectingSocketFd(fd, reinterpret_cast<const sockaddr*>(&address_.socket), address_.length,
+                                                 kAdoptFd);
+  });
   using Stream = kj::Maybe<kj::Own<kj::AsyncIoStream>>;
   auto reason = std::make_shared<std::string>();  // shared by two continuations
   auto joined = connected

@@ -15,7 +15,6 @@ namespace {
 
 kj::Exception gone() { return KJ_EXCEPTION(DISCONNECTED, "the connection has been closed"); }
 
-template <class T>
 constexpr const char* kNoAnswer = "The coordinator dropped the request without an answer; ask again.";
 
 // Gives an answer of its own when it is dropped without one.
@@ -24,7 +23,7 @@ class ReplySlot {
  public:
   ReplySlot(std::weak_ptr<LinkState> link, std::shared_ptr<Mailbox> mailbox, std::uint64_t question)
       : link_(std::move(link)), mailbox_(std::move(mailbox)), question_(question) {}
-  ~ReplySlot() { give(Fault{FaultCode::Busy, kNoAnswer<T>, true, 100}); }
+  ~ReplySlot() { give(Fault{FaultCode::Busy, kNoAnswer, true, 100}); }
 
   void give(Answer<T> answer) {
     if (given_.exchange(true)) return;
