@@ -1,7 +1,6 @@
 """Rules about the source that no compiler checks: who may include what, and that the core knows no algorithm."""
 
 import re
-import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -10,32 +9,31 @@ EVERYDAY = {"bf16", "clip", "everyone", "full", "gaussian", "sync", "text", "uni
 
 
 def sources(*folders):
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *folders], cwd=ROOT,
-                            capture_output=True, text=True, check=True)
-    names = [name for name in listed.stdout.split("\0") if name.endswith((".cpp", ".hpp", ".h", ".capnp"))]
-    assert names
-    return {name: (ROOT / name).read_text() for name in names}
+    found = {str(path.relative_to(ROOT)): path.read_text() for folder in folders for path in sorted((ROOT / folder).rglob("*"))
+             if path.suffix in (".cpp", ".hpp", ".h", ".capnp")}
+    assert found
+    return found
 
 
 def includes(text):
     return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', text, re.MULTILINE)
 
 
-def offenders(folder, forbidden):
-    return [f"{name}: {included}" for name, text in sources(folder).items() for included in includes(text)
+def offenders(forbidden, *folders):
+    return [f"{name}: {included}" for name, text in sources(*folders).items() for included in includes(text)
             if re.match(forbidden, included)]
 
 
 def test_the_round_sees_neither_torch_nor_sockets():
-    assert offenders("core/round", r"(ATen|c10|torch|capnp|kj|sys/socket|netinet|arpa)\b|wire/|tensor/") == []
+    assert offenders(r"(ATen|c10|torch|capnp|kj|sys/socket|netinet|arpa)\b|wire/|tensor/", "core/round") == []
 
 
 def test_the_wire_sees_no_tensor():
-    assert offenders("core/wire", r"(ATen|c10|torch)/|tensor/|config/") == []
+    assert offenders(r"(ATen|c10|torch)/|tensor/|config/", "core/wire") == []
 
 
 def test_nobody_includes_the_headers_that_cost_ten_seconds_a_file():
-    assert offenders(".", r"torch/torch\.h|ATen/ATen\.h|torch/nn|torch/extension\.h") == []
+    assert offenders(r"torch/torch\.h|ATen/ATen\.h|torch/nn|torch/extension\.h", "core", "sdk", "plugins", "apps", "tests") == []
 
 
 def without_comments(text):
