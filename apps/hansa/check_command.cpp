@@ -1,0 +1,144 @@
+#include "check_command.hpp"
+
+#include <algorithm>
+#include <ostream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "config/quantity.hpp"
+#include "pipeline/rules.hpp"
+
+namespace hansa {
+namespace {
+
+using config::bytes_text;
+using config::LoadResult;
+using config::Severity;
+using pipeline::CostEstimate;
+
+// The section that a failing component was named in: what creates it says "model llama 0.1.0: …".
+std::string section_of(const PluginFailure& failure) {
+  const auto kind = failure.component().substr(0, failure.component().find(' '));
+  if (kind == "data_source") return "data.use";
+  if (kind == "compressor") return "codec";
+  return kind + (kind == "model" ? ".path" : ".use");
+}
+
+template <class Call>
+void reporting(LoadResult& loaded, Call&& call) {
+  try {
+    call();
+  } catch (const PluginFailure& failure) {
+    loaded.report(Severity::Error, section_of(failure), fmt::format("{}: {}", failure.component(), failure.reason()),
+                  "the plugin said so when it was asked to work with this pipeline");
+  } catch (const Error& error) {
+    loaded.report(Severity::Error, "", error.what(), "");
+  }
+}
+
+std::string place_text(const config::Position& where) {
+  if (where.file.empty()) return "default";
+  return where.line == 0 ? where.file : fmt::format("{}:{}", where.file, where.line);
+}
+
+std::string in_section(const std::string& key) { return key.substr(0, key.rfind('.')); }
+
+void print_settings(const LoadResult& loaded, std::ostream& out) {
+  std::size_t width = 0;
+  const auto text = [](const config::Setting& s) { return fmt::format("  {} = {}", s.key.substr(s.key.rfind('.') + 1), s.value); };
+  constexpr std::size_t kWidest = 60;
+  for (const auto& s : loaded.settings) width = std::max(width, std::min(text(s).size(), kWidest));
+  std::string section;
+  for (const auto& s : loaded.settings) {
+    if (in_section(s.key) != section) out << fmt::format("\n[{}]\n", section = in_section(s.key));
+    out << fmt::format("{:<{}}  # {}\n", text(s), width, place_text(s.where));
+  }
+}
+
+void print_cost(const CostEstimate& cost, std::ostream& out) {
+  out << fmt::format("\ntrained: {} tensor{} in {} group{}, {} parameters ({} in the base)\n", cost.tensor_count, cost.tensor_count == 1 ? "" : "s",
+                     cost.group_count, cost.group_count == 1 ? "" : "s", cost.parameters, cost.base_parameters);
+  constexpr std::size_t kShown = 20;
+  for (std::size_t i = 0; i < std::min(kShown, cost.tensors.size()); ++i) {
+    const auto& row = cost.tensors[i];
+    out << fmt::format("  {:<52} {:<20} x {:<4} {:>10}\n", row.name, row.type, row.count, bytes_text(static_cast<double>(row.bytes)));
+  }
+  if (cost.tensors.size() > kShown) out << fmt::format("  … and {} more kinds\n", cost.tensors.size() - kShown);
+
+  out << "\nsent by each client and round:              typically       at most\n";
+  for (const auto& row : cost.up)
+    out << fmt::format("  up, after {:<28} {:>12}  {:>12}\n", row.stage, bytes_text(static_cast<double>(row.typical)), bytes_text(static_cast<double>(row.most)));
+  out << fmt::format("  down, {:<32} {:>12}  {:>12}\n", "the new version", bytes_text(static_cast<double>(cost.down)), bytes_text(static_cast<double>(cost.down)));
+  out << fmt::format("  clients in a round: {:.4g} expected of {}\n", cost.cohort, cost.population);
+  out << fmt::format("\nneeded, above an idle process (LibTorch alone takes about 110 MB):\n  coordinator  memory {:>10}   disk {:>10}\n",
+                     bytes_text(static_cast<double>(cost.coordinator_memory)), bytes_text(static_cast<double>(cost.coordinator_disk)));
+  out << fmt::format("  each node    memory {:>10}   disk {:>10}   (memory without the activations of a batch)\n",
+                     bytes_text(static_cast<double>(cost.node_memory)), bytes_text(static_cast<double>(cost.node_disk)));
+}
+
+nlohmann::ordered_json json_of(const CostEstimate& cost) {
+  nlohmann::ordered_json json;
+  json["parameters"] = cost.parameters;
+  json["base_parameters"] = cost.base_parameters;
+  for (const auto& row : cost.tensors)
+    json["tensors"].push_back({{"name", row.name}, {"type", row.type}, {"count", row.count}, {"elements", row.elements}, {"bytes", row.bytes}});
+  for (const auto& row : cost.up) json["up"].push_back({{"stage", row.stage}, {"typical_bytes", row.typical}, {"most_bytes", row.most}});
+  json["down_bytes"] = cost.down;
+  json["expected_cohort"] = cost.cohort;
+  json["population"] = cost.population;
+  json["coordinator_memory_bytes"] = cost.coordinator_memory;
+  json["coordinator_disk_bytes"] = cost.coordinator_disk;
+  json["node_memory_bytes"] = cost.node_memory;
+  json["node_disk_bytes"] = cost.node_disk;
+  return json;
+}
+
+std::string as_json(const LoadResult& loaded, const std::optional<CostEstimate>& cost, const CheckOptions& options) {
+  auto json = nlohmann::ordered_json::parse(config::render_json(loaded.diagnostics));
+  if (!options.explain) return json.dump(2) + "\n";
+  for (const auto& s : loaded.settings)
+    json["settings"].push_back({{"key", s.key}, {"value", s.value}, {"file", s.where.file}, {"line", s.where.line}, {"column", s.where.column}});
+  if (loaded.ok()) json["digest"] = config::pipeline_digest(loaded.spec);
+  if (cost) json["cost"] = json_of(*cost);
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry& registry) {
+  CheckedPipeline checked;
+  auto file = config::read_pipeline(request.file, {.set = request.set, .working_directory = {}});
+  const bool readable = file.readable();
+  if (readable) registry.scan(search_paths(request.plugin_path, file.plugin_path()));
+  auto& loaded = checked.loaded = config::resolve(std::move(file), registry);
+  if (!readable) return checked;
+  if (loaded.ok()) reporting(loaded, [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
+  pipeline::check_rules(loaded, registry, checked.shape ? &checked.shape->trainable : nullptr);
+  return checked;
+}
+
+int check_command(const CheckOptions& options, std::ostream& out) {
+  StrategyRegistry registry;
+  auto checked = check_pipeline(options.pipeline, registry);
+  auto& loaded = checked.loaded;
+  std::optional<CostEstimate> cost;
+  if (loaded.ok() && checked.shape)
+    reporting(loaded, [&] {
+      const pipeline::Stages stages(loaded.spec, registry, {});
+      if (options.explain) cost = pipeline::estimate(loaded.spec, *checked.shape, stages);
+    });
+  if (options.json) {
+    out << as_json(loaded, cost, options);
+    return loaded.exit_code();
+  }
+  out << config::render(loaded.diagnostics);
+  if (loaded.diagnostics.empty()) out << fmt::format("{}: no problems\n", options.pipeline.file.string());
+  if (!options.explain || !loaded.parsed || loaded.unreadable) return loaded.exit_code();
+  print_settings(loaded, out);
+  if (loaded.ok()) out << fmt::format("\npipeline {}\n", config::pipeline_digest(loaded.spec));
+  if (cost) print_cost(*cost, out);
+  return loaded.exit_code();
+}
+
+}  // namespace hansa
