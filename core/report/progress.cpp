@@ -97,7 +97,7 @@ std::string ProgressBar::line(std::uint64_t done, std::string_view detail) const
   std::string text = title_;
   if (total_ > 0) {
     const auto fraction = static_cast<double>(done) / static_cast<double>(total_);
-    if (output_ == Output::Terminal) text += " " + bar_text(fraction, kBarCells);
+    if (output_ == Output::Terminal) text += fmt::format(" {}", bar_text(fraction, kBarCells));
     text += fmt::format(" {}/{} {} {:.0f} %", done, total_, unit_, std::floor(fraction * 100));
   } else {
     text += fmt::format(" {} {}", done, unit_);
