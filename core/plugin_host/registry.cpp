@@ -37,12 +37,10 @@ std::vector<SearchPath> search_paths(std::span<const fs::path> from_command_line
   }
   std::error_code ignored;
   const auto program = fs::read_symlink("/proc/self/exe", ignored);
-  for (const auto* place : {"plugins", "lib/hansa/plugins"}) {
-    // The build tree keeps programs two folders below its root (apps/hansa), an installed tree one (bin).
-    const auto folder = program.parent_path();
-    for (const auto& root : {folder.parent_path(), folder.parent_path().parent_path()})
-      if (const auto path = root / place; fs::is_directory(path, ignored)) paths.push_back({path, "the install location"});
-  }
+  // The build tree keeps programs two folders below its root (apps/hansa), an installed tree one (bin).
+  const auto folder = program.parent_path();
+  for (const auto& root : {folder.parent_path(), folder.parent_path().parent_path()})
+    if (const auto path = root / "lib/hansa/plugins"; fs::is_directory(path, ignored)) paths.push_back({path, "the install location"});
   return paths;
 }
 
@@ -67,7 +65,10 @@ void StrategyRegistry::scan(const SearchPath& search) {
   if (!fs::is_directory(status)) return look_at(path, search);
 
   std::vector<fs::path> entries;
-  for (fs::directory_iterator entry(path, failed), end; !failed && entry != end; entry.increment(failed)) entries.push_back(entry->path());
+  for (fs::directory_iterator entry(path, failed), end; !failed && entry != end; entry.increment(failed)) {
+    std::error_code ignored;
+    if (!entry->is_directory(ignored)) entries.push_back(entry->path());
+  }
   if (failed) add_row(fmt::format("cannot be listed: {}", failed.message()));
   std::sort(entries.begin(), entries.end());
   for (const auto& entry : entries) look_at(entry, search);
@@ -99,9 +100,11 @@ std::optional<std::string> StrategyRegistry::clash(const HansaPlugin& plugin) co
 
 void StrategyRegistry::look_at(const fs::path& path, const SearchPath& search) {
   PluginFile row{path, search, Outcome::Skipped, {}, nullptr, {}};
-  std::error_code ignored;
-  if (path.extension() != ".so" || fs::is_directory(path, ignored)) {
+  if (path.extension() != ".so") {
     row.why = "its name does not end in .so";
+  } else if (std::error_code ignored; !fs::is_regular_file(path, ignored)) {  // opening a pipe would wait for ever
+    row.outcome = Outcome::Refused;
+    row.why = "is not a regular file";
   } else if (auto earlier = shadowed(path)) {
     row.why = std::move(*earlier);
   } else if (auto opened = open_plugin(path, host_); !opened) {

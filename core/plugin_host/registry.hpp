@@ -20,8 +20,8 @@ struct SearchPath {
   std::filesystem::path path;  // a directory, or one file
   std::string from;            // "--plugin-path", "plugin_path", "HANSA_PLUGIN_PATH", "the install location"
 };
-// The command line's, the file's plugin_path, HANSA_PLUGIN_PATH (entries parted by ':'), and, where they exist, plugins/ and
-// lib/hansa/plugins/ beside the folder of this program. Earlier ones win. `from_file` is absolute.
+// The command line's, the file's plugin_path, HANSA_PLUGIN_PATH (entries parted by ':'), and lib/hansa/plugins beside this
+// program's folder where that exists. Earlier ones win. `from_file` is absolute.
 std::vector<SearchPath> search_paths(std::span<const std::filesystem::path> from_command_line,
                                      std::span<const std::filesystem::path> from_file);
 

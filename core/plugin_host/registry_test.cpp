@@ -90,7 +90,8 @@ TEST_CASE("What is no library at all is refused, and what is not named like one 
   write(directory.path() / "hansa_text.so", "not a library");
   write(directory.path() / "hansa_empty.so", "");
   write(directory.path() / "hansa_cut.so", read_file(kFixtures / "good" / "hansa_fixture_good.so").substr(0, 5000));
-  fs::create_directory(directory.path() / "hansa_folder.so");
+  fs::create_directory(directory.path() / "hansa_folder.so");  // not looked at
+  fs::create_symlink("/dev/null", directory.path() / "hansa_null.so");
   StrategyRegistry registry;
   registry.scan({directory.path(), "test"});
   std::vector<std::string> seen;
@@ -100,7 +101,7 @@ TEST_CASE("What is no library at all is refused, and what is not named like one 
                     "skipped README.md: its name does not end in .so",
                     "refused hansa_cut.so: is a damaged or truncated shared library (its section table points outside the file)",
                     "refused hansa_empty.so: is not a shared library (no ELF file)",
-                    "skipped hansa_folder.so: its name does not end in .so",
+                    "refused hansa_null.so: is not a regular file",
                     "refused hansa_text.so: is not a shared library (no ELF file)",
                 });
   CHECK_THAT(registry.remark("aggregator", "text"), Catch::EndsWith("hansa_text.so is not a shared library (no ELF file)"));

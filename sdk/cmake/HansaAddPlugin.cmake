@@ -1,5 +1,5 @@
 # hansa_add_plugin(NAME fedavg KINDS aggregator SOURCES fedavg.cpp [LIBS …] [OUTPUT_DIRECTORY …] [NO_INSTALL])
-#   The shared library hansa_<name>.so in ${CMAKE_BINARY_DIR}/plugins: hidden symbols, one exported function, and the build
+#   The shared library hansa_<name>.so in ${CMAKE_BINARY_DIR}/lib/hansa/plugins: hidden symbols, one exported function, and the build
 #   note that the host reads before it loads the file. Targets: plugin_<name>, and plugin_<name>_objects for its test.
 # hansa_add_plugin_test(NAME fedavg SOURCES fedavg_test.cpp [LIBS …])
 #   A Catch2 program test_plugin_<name>, CTest entry plugin_<name>, with the plugin's objects linked in, so that it may use
@@ -86,7 +86,7 @@ function(hansa_add_plugin)
     message(FATAL_ERROR "hansa_add_plugin(NAME name KINDS kind… SOURCES file… [LIBS target…])")
   endif()
   if(NOT ARG_OUTPUT_DIRECTORY)
-    set(ARG_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/plugins)
+    set(ARG_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/hansa/plugins)  # as in the install tree
   endif()
   add_library(plugin_${ARG_NAME}_objects OBJECT ${ARG_SOURCES})
   set_target_properties(plugin_${ARG_NAME}_objects PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
