@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include <dp/accountant.hpp>
 #include <fmt/format.h>
 
 #include "base/ids.hpp"
 #include "base/rng.hpp"
 #include "config/load.hpp"
 #include "coordinator/session.hpp"
+#include "coordinator/spend.hpp"
 #include "pipeline/rules.hpp"
 
 namespace hansa::coordinator {
@@ -24,20 +24,6 @@ class SeededDraw final : public DrawRng {
  private:
   SplitMix64 rng_;
 };
-
-DpEvent event_of(const SpendEvent& spend) {
-  DpEvent event{spend.mechanism, spend.noise_multiplier, spend.sampling_rate, spend.count};
-  for (auto adjacency : {Adjacency::AddRemove, Adjacency::ZeroOut, Adjacency::ReplaceOne}) {
-    if (spend.adjacency == hansa::name_of(adjacency)) event.adjacency = adjacency;
-  }
-  return event;
-}
-
-double epsilon_of(std::span<const SpendEvent> spent, double delta) {
-  std::vector<DpEvent> events;
-  for (const auto& spend : spent) events.push_back(event_of(spend));
-  return dp::epsilon(events, delta);
-}
 
 RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipeline::Stages& stages, const RunDirectory& directory) {
   RoundMachine::Settings settings;

@@ -176,6 +176,7 @@ class Parser {
 
   Member escape() {
     ++at_;  // the backslash
+    if (at_ == text_.size()) refuse("its end after a backslash");
     const auto start = at_;
     const auto c = next_code_point(text_, at_);
     switch (c) {
@@ -269,6 +270,7 @@ class Parser {
     return inverted ? set.complement() : set;
   }
   Member class_member() {
+    if (at_ >= text_.size()) refuse("a class that is not closed");
     if (next_is("\\b")) {  // a backspace here
       at_ += 2;
       return literal('\b');

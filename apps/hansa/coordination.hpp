@@ -1,0 +1,46 @@
+// What coordinating needs beside the engine, the same for a coordinator process and a simulation: the run directory with its
+// first version, the stages, the progress shown to a person. Main thread.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "coordinator/engine.hpp"
+#include "opened.hpp"
+#include "report/progress.hpp"
+
+namespace hansa {
+
+struct CoordinationSetup {
+  const OpenedPipeline& opened;
+  std::filesystem::path run_dir;
+  RunDirectory::Open how;
+  const std::atomic<bool>& stop;
+  // Writes version 0 under the given name; called only where it is missing.
+  std::function<void(const std::filesystem::path&)> write_initial;
+  std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
+};
+
+class Coordination {
+ public:
+  explicit Coordination(CoordinationSetup);
+  ~Coordination();
+  coordinator::Engine& engine() { return *engine_; }
+  const RunDirectory& directory() const { return directory_; }
+  const Digests& digests() const { return digests_; }
+  coordinator::Result run();  // shows progress; ends with the bar finished
+
+ private:
+  CoordinationSetup setup_;
+  SteadyClock clock_;
+  Log log_;
+  RunDirectory directory_;
+  Digests digests_;
+  pipeline::Stages stages_;
+  std::unique_ptr<ProgressBar> bar_;
+  std::unique_ptr<coordinator::Engine> engine_;
+};
+
+}  // namespace hansa

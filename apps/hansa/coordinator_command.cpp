@@ -1,0 +1,69 @@
+#include "coordinator_command.hpp"
+
+#include <chrono>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "coordination.hpp"
+#include "node/worker.hpp"
+#include "processes.hpp"
+#include "stop_signal.hpp"
+#include "wire/server.hpp"
+
+namespace hansa {
+namespace {
+
+void write_initial_in_child(const PipelineRequest& request, const std::filesystem::path& out) {
+  std::vector<std::string> arguments{this_program().string(), "initial-version", request.file.string(), "--out", out.string()};
+  for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+  for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
+  ChildProcess child(std::move(arguments), {});
+  if (child.wait() != 0) throw Error("the first version of the model could not be made; see above");
+}
+
+}  // namespace
+
+int coordinator_command(const CoordinatorOptions& options) {
+  const auto& stop = stop_on_signals();
+  int exit_code = 0;
+  const auto opened = open_pipeline(options.pipeline, exit_code);
+  if (!opened) return exit_code;
+  const Log log;
+  std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
+  std::unique_ptr<node::Worker> worker;  // only where the coordinator has held-out text of its own
+  if (!opened->spec.evaluation.sets.empty()) {
+    own_evaluation = [&](const std::filesystem::path& version, const config::EvaluationSection::Set& set) {
+      if (!worker) worker = std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}});
+      worker->load(version);
+      return worker->evaluate(set.data);
+    };
+  }
+  Coordination coordination({*opened, options.run_dir, options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, stop,
+                             [&](const auto& out) { write_initial_in_child(options.pipeline, out); }, own_evaluation});
+  wire::Server server(coordination.engine(), {options.listen.empty() ? opened->spec.network.listen : options.listen,
+                                              options.insecure_plaintext ? wire::Exposure::PlaintextAnywhere : wire::Exposure::LocalOnly});
+  const auto address = options.run_dir / "address";
+  write_file_atomically(address, server.address() + "\n", Durability::Process);
+  const auto result = coordination.run();
+  // Nodes hear that it is over before the door closes.
+  for (int i = 0; i < 200 && !stop && !coordination.engine().everybody_left(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  server.stop();
+  std::filesystem::remove(address);
+  if (!result.message.empty()) log.info(result.message);
+  return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
+}
+
+int initial_version_command(const PipelineRequest& request, const std::filesystem::path& out) {
+  int exit_code = 0;
+  const auto opened = open_pipeline(request, exit_code);
+  if (!opened) return exit_code;
+  const Log log;
+  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  worker.write_initial(out, Durability::Power);
+  return 0;
+}
+
+}  // namespace hansa

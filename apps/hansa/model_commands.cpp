@@ -1,0 +1,233 @@
+#include "model_commands.hpp"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+
+#include <cmath>
+#include <iostream>
+#include <numbers>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <hf/checkpoint_writer.hpp>
+#include <hf/safetensors.hpp>
+#include <hf/tensors.hpp>
+#include <nlohmann/json.hpp>
+
+#include <hansa/evaluator.hpp>
+
+#include "checkpoint/run_directory.hpp"
+#include "generate.hpp"
+#include "model_session.hpp"
+#include "node/worker.hpp"
+#include "opened.hpp"
+
+namespace hansa {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Path = std::filesystem::path;
+
+}  // namespace
+
+struct ModelCommands::Options {
+  Path model, adapter, data, out, run, tokens, file;
+  std::vector<Path> plugin_path;
+  std::string prompt, compute = "f32", source;
+  GenerateOptions generate;
+  bool json = false, merged = false, decode = false;
+  CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr, *tokens_app = nullptr,
+           *layout_app = nullptr;
+
+  void add_model(CLI::App& app) {
+    app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
+    app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
+    app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    app.add_option("--plugin-path", plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+  }
+  void scan(StrategyRegistry& registry) const { registry.scan(search_paths(plugin_path, {})); }
+  ModelSession open(const StrategyRegistry& registry) const {
+    return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter), compute == "bf16" ? DType::bf16 : DType::f32);
+  }
+
+  int run_generate() const;
+  int run_eval() const;
+  int run_export() const;
+  int run_logits() const;
+  int run_tokens() const;
+  int run_layout() const;
+};
+
+ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Options>()) {
+  auto& o = *options_;
+  auto* generate = o.generate_app = program.add_subcommand("generate", "Continue a text with a model, with or without an adapter");
+  o.add_model(*generate);
+  generate->add_option("--prompt", o.prompt, "The text to continue")->required();
+  generate->add_option("--max-tokens", o.generate.max_tokens, "At most so many new tokens")->check(CLI::PositiveNumber);
+  generate->add_option("--temperature", o.generate.temperature, "0: always the likeliest token")->check(CLI::NonNegativeNumber);
+  generate->add_option("--top-p", o.generate.top_p, "Sample among the likeliest tokens with this probability together")->check(CLI::Range(0.0, 1.0));
+  generate->add_option("--seed", o.generate.seed, "The same seed gives the same text");
+
+  auto* eval = o.eval_app = program.add_subcommand("eval", "Measure a model on text: loss, perplexity, bits per byte");
+  o.add_model(*eval);
+  eval->add_option("--data", o.data, "A text file or a folder of them")->required()->check(CLI::ExistingPath);
+  eval->add_option("--source", o.source, "The data source plugin that reads it (default: the first there is)");
+  eval->add_flag("--json", o.json, "One JSON object instead of text");
+
+  auto* exporting = o.export_app = program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
+  exporting->add_option("--run", o.run, "A run directory")->required()->check(CLI::ExistingDirectory);
+  exporting->add_option("--out", o.out, "A new directory")->required();
+  exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
+  exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+
+  auto* inspect = program.add_subcommand("inspect", "Look inside: logits, tokens, layouts")->require_subcommand(1);
+  auto* logits = o.logits_app = inspect->add_subcommand("logits", "Logits of token rows, as safetensors");
+  o.add_model(*logits);
+  logits->add_option("--tokens", o.tokens, "JSON: a list of equally long lists of ids")->required()->check(CLI::ExistingFile);
+  logits->add_option("--out", o.out, "Gets the tensor `logits`, fp32, batch x length x vocabulary")->required();
+  auto* tokens = o.tokens_app = inspect->add_subcommand("tokens", "JSON strings in, JSON lists of ids out, line by line");
+  tokens->add_option("--model", o.model, "A directory with a tokenizer")->required()->check(CLI::ExistingDirectory);
+  tokens->add_flag("--decode", o.decode, "The other way round");
+  auto* layout = o.layout_app = inspect->add_subcommand("layout", "The tensors of a version file, an upload or a safetensors file");
+  layout->add_option("file", o.file, "The file")->required()->check(CLI::ExistingFile);
+  layout->add_flag("--json", o.json, "JSON instead of text");
+}
+
+ModelCommands::~ModelCommands() = default;
+
+bool ModelCommands::chosen() const {
+  const auto& o = *options_;
+  for (const auto* app : {o.generate_app, o.eval_app, o.export_app, o.logits_app, o.tokens_app, o.layout_app}) {
+    if (app->parsed()) return true;
+  }
+  return false;
+}
+
+int ModelCommands::run() const {
+  const at::NoGradGuard no_grad;
+  const auto& o = *options_;
+  if (*o.generate_app) return o.run_generate();
+  if (*o.eval_app) return o.run_eval();
+  if (*o.export_app) return o.run_export();
+  if (*o.logits_app) return o.run_logits();
+  if (*o.tokens_app) return o.run_tokens();
+  return o.run_layout();
+}
+
+int ModelCommands::Options::run_generate() const {
+  StrategyRegistry registry;
+  scan(registry);
+  const auto session = open(registry);
+  std::cout << prompt << std::flush;
+  hansa::generate(*session.model, session.require_tokenizer(model), prompt, generate, [](std::string_view piece) { std::cout << piece << std::flush; });
+  std::cout << '\n';
+  return 0;
+}
+
+int ModelCommands::Options::run_eval() const {
+  StrategyRegistry registry;
+  scan(registry);
+  const auto session = open(registry);
+  const auto silo = make_default<DataSource>(registry, {}, source);
+  const auto evaluator = make_default<Evaluator>(registry, {});
+  guard(silo, {.doing = "open"}, [&](DataSource& open_silo) {
+    open_silo.open(data, session.tokenizer.get(), session.model->max_length());
+    open_silo.rewind();
+  });
+  double nats = 0, bytes = 0, counted = 0;
+  for (const auto& [key, value] : guard(evaluator, {.doing = "evaluate"}, [&](Evaluator& e) { return e.evaluate(*session.model, *silo); })) {
+    if (key == "nats") nats = value;
+    if (key == "bytes") bytes = value;
+    if (key == "tokens") counted = value;
+  }
+  if (!(bytes > 0 && counted > 0)) throw Error(fmt::format("{} holds nothing to measure", data.string()));
+  const Json result{{"loss", nats / counted},       {"perplexity", std::exp(nats / counted)}, {"nats_per_byte", nats / bytes},
+                    {"bits_per_byte", nats / bytes / std::numbers::ln2}, {"tokens", counted}, {"bytes", bytes}};
+  if (json) {
+    std::cout << result.dump() << '\n';
+    return 0;
+  }
+  std::cout << fmt::format("loss           {:.6f} nats per token\nperplexity     {:.4f}\nbits per byte  {:.6f}\n{:.0f} tokens, {:.0f} bytes\n",
+                           nats / counted, std::exp(nats / counted), nats / bytes / std::numbers::ln2, counted, bytes);
+  return 0;
+}
+
+int ModelCommands::Options::run_export() const {
+  if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
+    throw Error(fmt::format("{} exists already; name a new directory", out.string()));
+  }
+  if (!RunDirectory::holds_a_run(run)) throw Error(fmt::format("{} holds no run", run.string()));
+  int exit_code = 0;
+  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path}, exit_code);
+  if (!opened) return exit_code;
+  const RunDirectory directory(run, RunDirectory::Open::Resume);
+  if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));
+  const Log log;
+  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  worker.load(directory.version(directory.versions().back()));
+  if (merged) hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
+  else worker.export_adapter(out);
+  std::cout << fmt::format("{}\n", std::filesystem::absolute(out).string());
+  return 0;
+}
+
+int ModelCommands::Options::run_logits() const {
+  const auto rows = Json::parse(read_file(tokens)).get<std::vector<std::vector<std::int64_t>>>();
+  if (rows.empty() || rows[0].empty()) throw Error(fmt::format("{} holds no ids", tokens.string()));
+  StrategyRegistry registry;
+  scan(registry);
+  const auto session = open(registry);
+  std::vector<std::int64_t> flat;
+  for (const auto& row : rows) {
+    if (row.size() != rows[0].size()) throw Error(fmt::format("{}: the lists must be equally long", tokens.string()));
+    for (const auto id : row) {
+      if (id < 0 || id >= session.model->vocabulary()) {
+        throw Error(fmt::format("{}: id {} is outside the vocabulary of {}", tokens.string(), id, session.model->vocabulary()));
+      }
+      flat.push_back(id);
+    }
+  }
+  Batch batch;
+  batch.tokens = at::from_blob(flat.data(), {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, at::kLong);
+  const auto result = guard(session.model, {.doing = "logits"}, [&](Model& m) { return m.logits(batch, nullptr); });
+  hf::save_tensors(out, {{"logits", result}});
+  return 0;
+}
+
+int ModelCommands::Options::run_tokens() const {
+  const hf::HfTokenizer tokenizer(model);
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    if (decode) std::cout << Json(tokenizer.decode(Json::parse(line).get<std::vector<std::int64_t>>())).dump() << '\n';
+    else std::cout << Json(tokenizer.encode(Json::parse(line).get<std::string>())).dump() << '\n';
+  }
+  return 0;
+}
+
+int ModelCommands::Options::run_layout() const {
+  Json list = Json::array();
+  const auto add = [&](std::string_view channel, const std::string& name, std::string_view dtype, const std::vector<std::int64_t>& shape) {
+    list.push_back({{"channel", channel}, {"name", name}, {"dtype", dtype}, {"shape", shape}});
+  };
+  if (file.extension() == ".safetensors") {
+    const hf::SafetensorsFile tensors(file);
+    for (const auto& one : tensors.tensors()) add("", one.name, one.stored_dtype, one.shape);
+  } else {
+    const MappedFile bytes(file);
+    const PacketView view(bytes.bytes());
+    for (const auto& channel : view.contents().channels) {
+      for (const auto& entry : channel.entries) add(channel.name, entry.name, name_of(entry.code.dtype), entry.code.shape);
+    }
+  }
+  if (json) {
+    std::cout << list.dump(2) << '\n';
+    return 0;
+  }
+  for (const auto& one : list) {
+    std::cout << fmt::format("{:<12}{:<60}{:<6}{}\n", one["channel"].get<std::string>(), one["name"].get<std::string>(),
+                             one["dtype"].get<std::string>(), one["shape"].dump());
+  }
+  return 0;
+}
+
+}  // namespace hansa

@@ -1,0 +1,20 @@
+// `hansa node`: one silo's process. It knows its data, its checkpoint and an address; the pipeline comes from the coordinator.
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hansa {
+
+struct NodeOptions {
+  std::string connect, name;
+  std::filesystem::path data, model, state;
+  std::optional<std::filesystem::path> heldout;
+  std::vector<std::filesystem::path> plugin_path;
+  bool insecure_plaintext = false;
+  double give_up_after = 0;  // seconds without a coordinator; 0: never
+};
+int node_command(const NodeOptions&);  // 0: the run is complete; 1: refused or failed; 3: stopped
+
+}  // namespace hansa

@@ -1,0 +1,68 @@
+#include "opened.hpp"
+
+#include <algorithm>
+#include <iostream>
+
+#include <fmt/format.h>
+#include <hf/safetensors.hpp>
+#include <hf/tokenizer.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.hpp"
+#include "config/load.hpp"
+
+namespace hansa {
+
+std::unique_ptr<OpenedPipeline> open_pipeline(const PipelineRequest& request, int& exit_code) {
+  auto opened = std::make_unique<OpenedPipeline>();
+  opened->registry = std::make_unique<StrategyRegistry>();
+  auto checked = check_pipeline(request, *opened->registry);
+  std::cerr << config::render(checked.loaded.diagnostics);
+  exit_code = checked.loaded.exit_code();
+  if (!checked.loaded.ok()) return nullptr;
+  opened->spec = std::move(checked.loaded.spec);
+  opened->shape = std::move(*checked.shape);
+  return opened;
+}
+
+std::string build_text() {
+  const auto note = host_note();
+  const auto* torch = find(note, "torch");
+  return fmt::format("hansa {}, torch {}", HANSA_VERSION, torch ? *torch : "?");
+}
+
+std::vector<wire::PluginRef> shared_plugins(const config::RunSpec& spec, const StrategyRegistry& registry) {
+  std::vector<const config::ComponentSpec*> shared{&spec.model, &spec.adapter, &spec.trainer, &spec.data};
+  for (const auto& codec : spec.codecs) shared.push_back(&codec);
+  if (spec.privacy.component) shared.push_back(&spec.privacy);
+  if (spec.evaluator.component) shared.push_back(&spec.evaluator);
+  std::vector<wire::PluginRef> refs;
+  for (const auto* component : shared) {
+    const auto& file = registry.file_of(*component->component);
+    const wire::PluginRef ref{file.plugin->id, file.plugin->version, {}};
+    const bool seen = std::any_of(refs.begin(), refs.end(), [&](const auto& one) { return one.id == ref.id; });
+    if (!seen) refs.push_back({ref.id, ref.version, sha256_file_hex(file.path)});
+  }
+  return refs;
+}
+
+Digests digests_of(const config::RunSpec& spec) {
+  const auto& path = spec.model_host.path;
+  Digests digests;
+  digests.base = spec.model_host.initialise ? sha256_file_hex(path / "config.json") : hf::checkpoint_digest(path);
+  if (hf::has_tokenizer(path)) digests.tokenizer = hf::tokenizer_digest(path);
+  return digests;
+}
+
+void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
+  nlohmann::ordered_json plugins = nlohmann::ordered_json::array();
+  for (const auto& file : opened.registry->files()) {
+    if (file.outcome != Outcome::Loaded) continue;
+    plugins.push_back({{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", sha256_file_hex(file.path)}});
+  }
+  const nlohmann::ordered_json run{{"build", build_text()}, {"seed", opened.spec.run.seed}, {"plugins", plugins}};
+  write_file_atomically(directory.path() / "run.json", run.dump(2) + "\n", Durability::Process);
+  write_file_atomically(directory.config(), config::to_resolved_toml(opened.spec), Durability::Process);
+}
+
+}  // namespace hansa

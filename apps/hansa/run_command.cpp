@@ -1,0 +1,197 @@
+#include "run_command.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <iostream>
+#include <map>
+#include <thread>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include "coordination.hpp"
+#include "coordinator_command.hpp"
+#include "processes.hpp"
+#include "run_report.hpp"
+#include "simulation.hpp"
+#include "stop_signal.hpp"
+
+namespace hansa {
+namespace {
+
+constexpr int kNodeRestarts = 5;  // of one node, by itself; then the run ends with a sentence
+
+int say_stopped(const std::filesystem::path& run_dir) {
+  std::cerr << fmt::format("stopped; go on with: hansa run --resume {}\n", run_dir.string());
+  return kExitStopped;
+}
+
+int simulate(const OpenedPipeline& opened, const RunOptions& options) {
+  const auto& signalled = stop_on_signals();
+  std::atomic<bool> stop{false};
+  const Log log;
+  Simulation simulation(opened, options.run_dir / "nodes", log, stop);
+  const auto how = options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create;
+  Coordination coordination({opened, options.run_dir, how, stop,
+                             [&](const auto& out) { simulation.with_worker([&](node::Worker& w) { w.write_initial(out, Durability::Process); }); },
+                             [&](const auto& version, const auto& set) {
+                               Metrics metrics;
+                               simulation.with_worker([&](node::Worker& w) {
+                                 w.load(version);
+                                 metrics = w.evaluate(set.data);
+                               });
+                               return metrics;
+                             }});
+  simulation.connect(coordination.engine(), coordination.directory(), coordination.digests());
+  std::jthread watch([&](std::stop_token done) {
+    while (!done.stop_requested() && !signalled) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    if (signalled) stop = true;
+  });
+  const auto result = coordination.run();
+  watch.request_stop();
+  const bool failed = simulation.failure() != nullptr;
+  simulation.finish();
+  simulation.disconnect();
+  if (failed) return 1;
+  if (!result.message.empty()) log.info(result.message);
+  return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
+}
+
+std::vector<std::string> with_plugin_path(std::vector<std::string> arguments, const RunOptions& options) {
+  for (const auto& path : options.pipeline.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+  return arguments;
+}
+
+class Federation {  // the processes of one run
+ public:
+  Federation(const OpenedPipeline& opened, const RunOptions& options) : opened_(opened), options_(options) {
+    std::filesystem::create_directories(options.run_dir / "logs");
+  }
+
+  int run(const std::atomic<bool>& stop) {
+    std::filesystem::remove(options_.run_dir / "address");  // of a coordinator that was killed
+    start_coordinator();
+    while (!stop) {
+      if (const auto code = coordinator_->poll()) return coordinator_ended(*code);
+      if (address_.empty()) find_address();
+      else if (const auto problem = watch_nodes()) {
+        std::cerr << "error: " << *problem << '\n';
+        stop_all();
+        return 1;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    stop_all();
+    return kExitStopped;
+  }
+
+ private:
+  void start_coordinator() {
+    std::vector<std::string> arguments{this_program().string(), "coordinator", options_.pipeline.file.string(), "--run-dir",
+                                       options_.run_dir.string(), "--die-with-parent"};
+    if (options_.resume) arguments.push_back("--resume");
+    for (const auto& set : options_.pipeline.set) arguments.insert(arguments.end(), {"--set", set});
+    coordinator_.emplace(with_plugin_path(std::move(arguments), options_), std::filesystem::path());
+  }
+
+  void find_address() {
+    const auto file = options_.run_dir / "address";
+    if (!std::filesystem::exists(file)) return;
+    address_ = read_file(file);
+    while (!address_.empty() && address_.back() == '\n') address_.pop_back();
+    for (const auto& node : opened_.spec.nodes) start_node(node);
+  }
+
+  void start_node(const config::NodeSpec& node) {
+    std::vector<std::string> arguments{this_program().string(), "node", "--connect", address_, "--name", node.name, "--data",
+                                       node.data.string(), "--model", opened_.spec.model_host.path.string(), "--state",
+                                       (options_.run_dir / "nodes" / node.name).string(), "--die-with-parent"};
+    if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
+    for (const auto& path : opened_.spec.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+    nodes_.insert_or_assign(node.name, ChildProcess(with_plugin_path(std::move(arguments), options_), log_of(node.name)));
+  }
+
+  std::filesystem::path log_of(const std::string& name) const { return options_.run_dir / "logs" / (name + ".log"); }
+
+  std::optional<std::string> watch_nodes() {
+    for (const auto& node : opened_.spec.nodes) {
+      const auto found = nodes_.find(node.name);
+      const auto code = found == nodes_.end() ? std::nullopt : found->second.poll();
+      if (!code) continue;
+      if (*code == 0) {
+        nodes_.erase(found);
+        continue;
+      }
+      if (*code < 128) {
+        return fmt::format("node '{}' ended with code {}; its log is {}", node.name, *code, log_of(node.name).string());
+      }
+      if (++restarts_[node.name] > kNodeRestarts) {
+        return fmt::format("node '{}' was killed {} times (signal {}); its log is {}", node.name, kNodeRestarts + 1, *code - 128,
+                           log_of(node.name).string());
+      }
+      start_node(node);
+    }
+    return std::nullopt;
+  }
+
+  int coordinator_ended(int code) {
+    for (int i = 0; i < 300 && code == 0 && watching(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    nodes_.clear();
+    if (code >= 128) {
+      std::cerr << fmt::format("error: the coordinator was killed (signal {}); nothing accepted is lost: hansa run --resume {}\n", code - 128,
+                               options_.run_dir.string());
+      return 1;
+    }
+    return code;
+  }
+  bool watching() {  // nodes that are still on their way out
+    for (auto it = nodes_.begin(); it != nodes_.end();) it = it->second.poll() ? nodes_.erase(it) : std::next(it);
+    return !nodes_.empty();
+  }
+  void stop_all() {
+    for (auto& [name, node] : nodes_) node.terminate();
+    nodes_.clear();
+    coordinator_->terminate();
+    coordinator_->wait();
+  }
+
+  const OpenedPipeline& opened_;
+  const RunOptions& options_;
+  std::string address_;
+  std::optional<ChildProcess> coordinator_;
+  std::map<std::string, ChildProcess> nodes_;
+  std::map<std::string, int> restarts_;
+};
+
+std::filesystem::path fresh_run_dir(const config::RunSpec& spec) {
+  const auto now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return std::filesystem::path("runs") / fmt::format("{}-{:%Y%m%d-%H%M%S}", spec.run.name, local);
+}
+
+}  // namespace
+
+int run_command(RunOptions options) {
+  const auto& stop = stop_on_signals();
+  if (options.resume) {
+    if (!RunDirectory::holds_a_run(options.run_dir)) {
+      throw Error(fmt::format("{} holds no run; start one with: hansa run CONFIG --run-dir {}", options.run_dir.string(), options.run_dir.string()));
+    }
+    options.pipeline.file = options.run_dir / "config.toml";
+  }
+  int exit_code = 0;
+  const auto opened = open_pipeline(options.pipeline, exit_code);
+  if (!opened) return exit_code;
+  if (options.run_dir.empty()) options.run_dir = fresh_run_dir(opened->spec);
+  options.run_dir = std::filesystem::absolute(options.run_dir);
+  std::cerr << fmt::format("run directory: {}\n", options.run_dir.string());
+  const int code = opened->spec.simulation ? simulate(*opened, options) : Federation(*opened, options).run(stop);
+  if (code == kExitStopped) return say_stopped(options.run_dir);
+  if (code != 0) return code;
+  return report_run(*opened, options.run_dir, options.pipeline.plugin_path, stop);
+}
+
+}  // namespace hansa

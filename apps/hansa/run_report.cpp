@@ -1,0 +1,337 @@
+#include "run_report.hpp"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <iostream>
+#include <map>
+#include <numbers>
+#include <sstream>
+#include <thread>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/manifest.hpp"
+#include "config/quantity.hpp"
+#include "coordinator/spend.hpp"
+#include "coordinator_command.hpp"
+#include "generate.hpp"
+#include "node/worker.hpp"
+#include "processes.hpp"
+#include "report/plot.hpp"
+#include "report/progress.hpp"
+#include "report/table.hpp"
+#include "round/ledger.hpp"
+
+namespace hansa {
+namespace {
+
+struct Heldout {
+  std::string name;
+  std::filesystem::path data;
+};
+using Losses = std::map<std::string, std::map<std::string, double>>;  // model -> silo -> nats per byte
+
+struct Outcome {  // what the report says
+  std::vector<std::string> models;  // columns, in order
+  std::vector<Heldout> silos;       // rows
+  Losses losses;
+  std::uint64_t bytes_up = 0, bytes_down = 0;
+  double seconds = 0;
+  std::optional<double> epsilon;
+  std::string sample_before, sample_after;
+};
+
+std::vector<Heldout> heldout_of(const config::RunSpec& spec) {
+  std::vector<Heldout> all;
+  for (const auto& node : spec.nodes) {
+    if (node.heldout) all.push_back({node.name, *node.heldout});
+  }
+  for (const auto& set : spec.evaluation.sets) all.push_back({set.name, set.data});
+  return all;
+}
+
+std::optional<double> nats_per_byte(const Metrics& sums) {
+  double nats = 0, bytes = 0;
+  for (const auto& [key, value] : sums) {
+    if (key == "nats") nats = value;
+    if (key == "bytes") bytes = value;
+  }
+  if (!(bytes > 0)) return std::nullopt;
+  return nats / bytes;
+}
+
+double average(const std::map<std::string, double>& losses) {
+  double sum = 0;
+  for (const auto& [silo, loss] : losses) sum += loss;
+  return sum / static_cast<double>(losses.size());
+}
+
+class Reporter {
+ public:
+  Reporter(const OpenedPipeline& opened, std::filesystem::path run_dir, const std::vector<std::filesystem::path>& plugin_path,
+           const std::atomic<bool>& stop)
+      : opened_(opened), run_dir_(std::move(run_dir)), plugin_path_(plugin_path), stop_(stop) {
+    outcome_.silos = heldout_of(opened_.spec);
+  }
+
+  int run() {
+    const auto directory = RunDirectory(run_dir_, RunDirectory::Open::Resume);
+    const auto final_version = directory.version(directory.versions().back());
+    if (opened_.spec.report.local_only && !train_alone()) return kExitStopped;
+
+    auto spec = opened_.spec;
+    spec.train.threads = std::max(1u, std::thread::hardware_concurrency());  // nothing here must be bit-equal to the nodes' work
+    const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(spec.run.seed), {}};
+    node::Worker worker(spec, *opened_.registry, services);
+    worker.load(final_version);
+    worker.export_adapter(directory.adapter());
+    if (spec.evaluator.component && !measure(worker, final_version)) return kExitStopped;
+    sample(worker, final_version);
+    read_totals(directory);
+    write(directory);
+    return 0;
+  }
+
+ private:
+  std::filesystem::path alone_of(const std::string& node) const { return run_dir_ / "local" / (node + ".hansa"); }
+
+  // One process per silo, as many at a time as there are cores.
+  bool train_alone() {
+    std::filesystem::create_directories(run_dir_ / "local");
+    std::vector<std::string> waiting;
+    for (const auto& node : opened_.spec.nodes) {
+      if (!std::filesystem::exists(alone_of(node.name))) waiting.push_back(node.name);
+    }
+    ProgressBar bar(clock_, "local-only baselines", opened_.spec.nodes.size(), "silos", STDERR_FILENO, output_of(STDERR_FILENO));
+    auto done = opened_.spec.nodes.size() - waiting.size();
+    std::map<std::string, ChildProcess> running;
+    while (!waiting.empty() || !running.empty()) {
+      while (!waiting.empty() && running.size() < std::max(1u, std::thread::hardware_concurrency())) {
+        const auto name = waiting.back();
+        waiting.pop_back();
+        std::vector<std::string> arguments{this_program().string(), "train-alone", (run_dir_ / "config.toml").string(), "--node", name,
+                                           "--out", alone_of(name).string(), "--die-with-parent"};
+        for (const auto& path : plugin_path_) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+        running.emplace(name, ChildProcess(std::move(arguments), run_dir_ / "logs" / ("local-" + name + ".log")));
+      }
+      bar.update(done);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      for (auto it = running.begin(); it != running.end();) {
+        const auto code = it->second.poll();
+        if (!code) {
+          ++it;
+          continue;
+        }
+        if (*code != 0 && !stop_) {
+          throw Error(fmt::format("the local-only baseline of '{}' failed; its log is {}", it->first,
+                                  (run_dir_ / "logs" / ("local-" + it->first + ".log")).string()));
+        }
+        ++done;
+        it = running.erase(it);
+      }
+      if (stop_) return false;
+    }
+    bar.finish();
+    return true;
+  }
+
+  bool measure(node::Worker& worker, const std::filesystem::path& final_version) {
+    outcome_.models = {"base"};
+    if (opened_.spec.report.local_only) {
+      for (const auto& node : opened_.spec.nodes) outcome_.models.push_back("local-" + node.name);
+    }
+    outcome_.models.push_back("federated");
+    ProgressBar bar(clock_, "measuring", outcome_.models.size() * outcome_.silos.size(), "evaluations", STDERR_FILENO, output_of(STDERR_FILENO));
+    std::uint64_t done = 0;
+    for (const auto& model : outcome_.models) {
+      if (model != "base") worker.load(model == "federated" ? final_version : alone_of(model.substr(6)));
+      for (const auto& silo : outcome_.silos) {
+        if (stop_) return false;
+        const auto sums = model == "base" ? worker.evaluate_base(silo.data) : worker.evaluate(silo.data);
+        if (const auto loss = nats_per_byte(sums)) outcome_.losses[model][silo.name] = *loss;
+        bar.update(++done);
+      }
+    }
+    bar.finish();
+    return true;
+  }
+
+  void sample(node::Worker& worker, const std::filesystem::path& final_version) {
+    const auto& report = opened_.spec.report;
+    if (report.sample_prompt.empty() || !worker.tokenizer()) return;
+    GenerateOptions options;
+    options.max_tokens = report.sample_tokens;
+    options.seed = static_cast<std::uint64_t>(opened_.spec.run.seed);
+    worker.enable_adapter(false);
+    outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
+    worker.enable_adapter(true);
+    worker.load(final_version);
+    outcome_.sample_after = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
+  }
+
+  void read_totals(const RunDirectory& directory) {
+    const auto loaded = load_manifest(directory.manifest());
+    if (!loaded) return;
+    const auto note = [&](const char* key) {
+      const auto found = loaded->manifest.notes.find(key);
+      return found == loaded->manifest.notes.end() ? std::string("0") : found->second;
+    };
+    outcome_.bytes_up = std::stoull(note("bytes_up"));
+    outcome_.bytes_down = std::stoull(note("bytes_down"));
+    outcome_.seconds = std::stod(note("seconds"));
+    if (is_private()) outcome_.epsilon = coordinator::epsilon_of(Ledger(directory.ledger()).events(), opened_.spec.privacy_host.delta);
+  }
+
+  bool is_private() const {
+    const auto& privacy = opened_.spec.privacy;
+    return privacy.component && (privacy.traits.flags & HANSA_TRAIT_CENTRAL_NOISE);
+  }
+
+  std::string loss_table() const {
+    std::vector<Table::Column> columns{{"held-out loss", Table::Align::Left}};
+    for (const auto& model : outcome_.models) columns.push_back({model});
+    Table table(std::move(columns));
+    const auto cell = [](double nats) { return fmt::format("{:.3f} ({:.3f})", nats, nats / std::numbers::ln2); };
+    for (const auto& silo : outcome_.silos) {
+      std::vector<std::string> row{silo.name};
+      for (const auto& model : outcome_.models) row.push_back(cell(outcome_.losses.at(model).at(silo.name)));
+      table.row(std::move(row));
+    }
+    table.rule();
+    std::vector<std::string> row{"average"};
+    for (const auto& model : outcome_.models) row.push_back(cell(average(outcome_.losses.at(model))));
+    table.row(std::move(row));
+    return table.text() + "nats per byte (bits per byte), lower is better\n";
+  }
+
+  std::string privacy_text() const {
+    const auto& host = opened_.spec.privacy_host;
+    if (outcome_.epsilon) {
+      return fmt::format("client-level central DP: epsilon {:.3f} at delta {:g} ({} nodes; adjacency and events in the ledger)", *outcome_.epsilon,
+                         host.delta, opened_.spec.nodes.size());
+    }
+    if (opened_.spec.privacy.component) {
+      return fmt::format("no guarantee: '{}' bounds each silo's influence and adds no noise ({} silos are too few for a silo-level "
+                         "guarantee to mean anything)", opened_.spec.privacy.use, opened_.spec.nodes.size());
+    }
+    return "none";
+  }
+
+  std::string text() const {
+    std::string out;
+    if (!outcome_.losses.empty()) out += "\n" + loss_table();
+    out += fmt::format("\nsent:     up {}, down {} in all\ntime:     {} in {} rounds\nprivacy:  {}\n",
+                       config::bytes_text(static_cast<double>(outcome_.bytes_up)), config::bytes_text(static_cast<double>(outcome_.bytes_down)),
+                       duration_text(outcome_.seconds), opened_.spec.run.rounds, privacy_text());
+    if (!outcome_.sample_after.empty()) {
+      const auto& prompt = opened_.spec.report.sample_prompt;
+      out += fmt::format("\nsample before: {}|{}\nsample after:  {}|{}\n", prompt, outcome_.sample_before, prompt, outcome_.sample_after);
+    }
+    return out;
+  }
+
+  void write(const RunDirectory& directory) {
+    nlohmann::ordered_json loss = nlohmann::ordered_json::object();
+    for (const auto& model : outcome_.models) {
+      for (const auto& silo : outcome_.silos) loss[model][silo.name] = outcome_.losses.at(model).at(silo.name);
+    }
+    const nlohmann::ordered_json summary{{"name", opened_.spec.run.name},
+                                         {"rounds", opened_.spec.run.rounds},
+                                         {"epochs_released", directory.versions().back()},
+                                         {"loss", loss},
+                                         {"bytes_up", outcome_.bytes_up},
+                                         {"bytes_down", outcome_.bytes_down},
+                                         {"seconds", outcome_.seconds},
+                                         {"epsilon", outcome_.epsilon ? nlohmann::ordered_json(*outcome_.epsilon) : nlohmann::ordered_json()},
+                                         {"delta", opened_.spec.privacy_host.delta},
+                                         {"privacy", privacy_text()}};
+    write_file_atomically(directory.summary(), summary.dump(2) + "\n", Durability::Process);
+    const auto report = text();
+    write_file_atomically(run_dir_ / "report.txt", report, Durability::Process);
+    std::cout << report;
+    plot();
+    std::cout << fmt::format("\nadapter:  {}\nsummary:  {}\n", directory.adapter().string(), directory.summary().string());
+  }
+
+  // Federated loss per silo over the rounds, with the base and each silo's own local-only adapter as lines across.
+  void plot() const {
+    if (outcome_.losses.empty()) return;
+    std::map<std::string, std::vector<std::pair<double, double>>> curves = measured_curves();
+    LinePlot picture;
+    picture.title = fmt::format("{}: held-out loss (dashed: base, dotted: the silo alone)", opened_.spec.run.name);
+    picture.x_label = "round";
+    picture.y_label = "nats per byte";
+    std::size_t colour = 0;
+    for (const auto& silo : outcome_.silos) {
+      const double base = outcome_.losses.at("base").at(silo.name);
+      auto points = curves[silo.name];
+      points.insert(points.begin(), {0, base});
+      const auto last = static_cast<double>(opened_.spec.run.rounds);
+      picture.series.push_back({silo.name, points, PlotSeries::Line::Solid, colour});
+      picture.series.push_back({"", {{0, base}, {last, base}}, PlotSeries::Line::Dashed, colour});
+      const auto alone = outcome_.losses.find("local-" + silo.name);
+      if (alone != outcome_.losses.end()) {
+        const double loss = alone->second.at(silo.name);
+        picture.series.push_back({"", {{0, loss}, {last, loss}}, PlotSeries::Line::Dotted, colour});
+      }
+      ++colour;
+    }
+    const auto svg = run_dir_ / "loss.svg";
+    if (const auto why = draw_svg(picture, svg)) log_.warning(fmt::format("no plot: {}", *why));
+    else std::cout << fmt::format("\nplot:     {}\n", svg.string());
+  }
+
+  std::map<std::string, std::vector<std::pair<double, double>>> measured_curves() const {
+    constexpr std::string_view kMetric = "heldout_nats_per_byte";
+    std::map<std::string, std::vector<std::pair<double, double>>> curves;
+    std::istringstream lines(read_file(run_dir_ / "metrics.csv"));
+    std::string line;
+    while (std::getline(lines, line)) {  // round,node,metric,value: names hold no commas
+      std::istringstream cells(line);
+      std::string round, node, metric, value;
+      if (!std::getline(cells, round, ',') || !std::getline(cells, node, ',') || !std::getline(cells, metric, ',') || !std::getline(cells, value)) continue;
+      if (!metric.starts_with(kMetric)) continue;
+      const auto silo = node.empty() && metric.size() > kMetric.size() ? metric.substr(kMetric.size() + 1) : node;
+      if (!silo.empty()) curves[silo].emplace_back(std::stod(round), std::stod(value));
+    }
+    return curves;
+  }
+
+  const OpenedPipeline& opened_;
+  std::filesystem::path run_dir_;
+  const std::vector<std::filesystem::path>& plugin_path_;
+  const std::atomic<bool>& stop_;
+  SteadyClock clock_;
+  Log log_;
+  Outcome outcome_;
+};
+
+}  // namespace
+
+int report_run(const OpenedPipeline& opened, const std::filesystem::path& run_dir, const std::vector<std::filesystem::path>& plugin_path,
+               const std::atomic<bool>& stop) {
+  return Reporter(opened, run_dir, plugin_path, stop).run();
+}
+
+int train_alone_command(const PipelineRequest& request, const std::string& name, const std::filesystem::path& out) {
+  int exit_code = 0;
+  const auto opened = open_pipeline(request, exit_code);
+  if (!opened) return exit_code;
+  const Log log;
+  const auto& nodes = opened->spec.nodes;
+  const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& node) { return node.name == name; });
+  if (found == nodes.end()) throw Error(fmt::format("{} names no node '{}'", request.file.string(), name));
+  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  auto initial = out;
+  initial += ".initial";
+  worker.write_initial(initial, Durability::Process);
+  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, initial, static_cast<Round>(opened->spec.run.rounds));
+  std::filesystem::remove(initial);
+  worker.save(out, Durability::Process);
+  return 0;
+}
+
+}  // namespace hansa
