@@ -3,6 +3,7 @@
 // config.json. Training thread only; CPU; compute in fp32 or bf16. Throws hansa::Error naming file, key or tensor.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -66,20 +67,21 @@ class CausalModel : public Stateless<Model> {
   at::Tensor logits(const Batch&, Cache*) override;
 
  private:
-  struct Original {  // as the checkpoint holds it (mapped, its own type), turned to [out, in]
-    at::Tensor weight, bias;
-  };
+  using Weights = std::pair<at::Tensor, at::Tensor>;  // fp32, [out, in]; bias undefined where the module has none
   void prepare(const std::filesystem::path& checkpoint, at::Device, DType compute);
-  void adopt(std::vector<Original>);
-  Decoder& decoder() const;  // throws before open
+  void check_names(const DecoderPlan&) const;
+  std::string stored_name(const std::string& tensor) const;  // as the file spells it
+  at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
+  Weights read(const Place&, DType) const;
+  const DecoderPlan& plan() const;  // throws before open
   Batch checked(const Batch&, const KeyValueCache*) const;
 
   std::string model_type_;
   ReadConfig read_config_;
   std::unique_ptr<Decoder> decoder_;
-  std::unique_ptr<hf::Checkpoint> checkpoint_;  // keeps the mapped weights
+  std::unique_ptr<hf::Checkpoint> checkpoint_;     // mapped: base() reads full precision from it again
+  std::map<std::string, Weights, std::less<>> initial_;  // instead of it, where the weights are random
   std::unique_ptr<Places> places_;
-  std::vector<Original> originals_;  // beside places_->all()
   at::ScalarType compute_ = at::kFloat;
   Dropout dropout_;
 };

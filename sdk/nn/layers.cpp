@@ -12,6 +12,7 @@
 #include <ATen/ops/silu.h>
 
 #include "nn/cross_entropy.hpp"
+#include "nn/low_rank.hpp"
 
 namespace hansa::nn {
 
@@ -32,13 +33,10 @@ std::optional<at::Tensor> optional(const at::Tensor& tensor) {
 }  // namespace
 
 at::Tensor linear(const Place& place, const at::Tensor& x, Dropout& dropout) {
+  if (const auto* pair = std::get_if<LowRank>(&place.injected))
+    return low_rank_linear(x, dropout.apply(x, pair->dropout), place.weight, place.bias, pair->A, pair->B, pair->scale);
   auto [weight, bias] = parameters(place, x.scalar_type());
-  auto y = at::linear(x, weight, optional(bias));
-  const auto* pair = std::get_if<LowRank>(&place.injected);
-  if (!pair) return y;
-  auto inner = at::linear(dropout.apply(x, pair->dropout), pair->A.to(x.scalar_type()));
-  // The scale goes to B, the smallest factor.
-  return y + at::linear(inner, (pair->B * pair->scale).to(x.scalar_type()));
+  return at::linear(x, weight, optional(bias));
 }
 
 at::Tensor embedding(const Place& place, const at::Tensor& ids, at::ScalarType compute) {

@@ -19,6 +19,7 @@
 #include "nn/attention.hpp"
 #include "nn/cross_entropy.hpp"
 #include "nn/layers.hpp"
+#include "nn/low_rank.hpp"
 #include "nn/rope.hpp"
 #include "test.hpp"
 
@@ -225,4 +226,26 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
   refused({"fc", Replace{normal({4, 6}, 1), {}}}, "bias is missing");
   std::vector<Injection> twice{good[0], good[0]};
   CHECK_THROWS_WITH(places.inject(twice), Catch::Matchers::Contains("two injections"));
+}
+
+TEST_CASE("the joined low-rank form has the gradients of the plain form, with and without dropout") {
+  auto x = normal({5, 6}, 1), weight = normal({4, 6}, 2), A = normal({2, 6}, 3), B = normal({4, 2}, 4), bias = normal({4}, 5);
+  auto dropout_mask = at::randint(0, 2, {5, 6}, make_generator(6), at::kFloat);
+  auto leaf = [](const at::Tensor& t) { return t.clone().requires_grad_(true); };
+  for (bool dropped : {false, true})
+    for (bool with_bias : {false, true}) {
+      auto x1 = leaf(x), A1 = leaf(A), B1 = leaf(B), x2 = leaf(x), A2 = leaf(A), B2 = leaf(B);
+      auto used_bias = with_bias ? bias : at::Tensor();
+      auto joined = low_rank_linear(x1, dropped ? x1 * dropout_mask : x1, weight, used_bias, A1, B1, 0.5);
+      auto seen = dropped ? x2 * dropout_mask : x2;
+      auto plain = at::mm(x2, weight.t()) + at::mm(at::mm(seen, A2.t()), B2.t()) * 0.5;
+      if (with_bias) plain = plain + bias;
+      CHECK(at::allclose(joined, plain, 1e-4, 1e-5));
+      auto pull = normal({5, 4}, 7);
+      (joined * pull).sum().backward();
+      (plain * pull).sum().backward();
+      CHECK(at::allclose(x1.grad(), x2.grad(), 1e-4, 1e-5));
+      CHECK(at::allclose(A1.grad(), A2.grad(), 1e-4, 1e-5));
+      CHECK(at::allclose(B1.grad(), B2.grad(), 1e-4, 1e-5));
+    }
 }

@@ -18,7 +18,8 @@ class Trainer : public Component {
   using InterfaceType = Trainer;
   static constexpr std::string_view kKind = "trainer/1";
   virtual std::uint64_t steps(std::uint64_t examples) const = 0;  // optimiser steps of one round; for plans and progress
-  // Moves the adapter's parameters. The data source is open and already shuffled with context.seed. Polls host.cancelled().
+  // Moves the adapter's parameters, whose injections the host has put into the model. The data source is open and already
+  // shuffled with context.seed. Polls host.cancelled().
   virtual TrainResult train(Model&, Adapter&, DataSource&, const TrainContext&) = 0;
 };
 

@@ -1,0 +1,197 @@
+#include "nn/causal_model.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "base/error.hpp"
+#include "hf/json_config.hpp"
+#include "hf/tensors.hpp"
+#include "nn/layers.hpp"
+
+namespace hansa::nn {
+
+CausalModel::CausalModel(std::string model_type, ReadConfig read_config)
+    : model_type_(std::move(model_type)), read_config_(std::move(read_config)) {}
+CausalModel::~CausalModel() = default;
+
+bool CausalModel::accepts(const std::filesystem::path& checkpoint) const {
+  return hf::model_type_of(checkpoint) == model_type_;
+}
+
+std::vector<Module> CausalModel::modules(const std::filesystem::path& checkpoint) const {
+  return read_config_(checkpoint)->plan().modules;
+}
+
+const DecoderPlan& CausalModel::plan() const {
+  if (!decoder_) throw Error(fmt::format("model {}: used before a checkpoint was opened", model_type_));
+  return decoder_->plan();
+}
+std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
+std::int64_t CausalModel::max_length() const { return plan().max_length; }
+
+void CausalModel::prepare(const std::filesystem::path& checkpoint, at::Device device, DType compute) {
+  if (!device.is_cpu()) throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, device.str()));
+  if (compute != DType::f32 && compute != DType::bf16)
+    throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", model_type_, name_of(compute)));
+  decoder_ = read_config_(checkpoint);
+  compute_ = hf::scalar_type_of(compute);
+  places_ = std::make_unique<Places>(decoder_->plan().modules);
+  decoder_->bind(*places_);
+  checkpoint_.reset();
+  initial_.clear();
+}
+
+std::string CausalModel::stored_name(const std::string& tensor) const {
+  const auto& prefix = decoder_->plan().optional_prefix;
+  if (checkpoint_->find(tensor) || prefix.empty() || !tensor.starts_with(prefix)) return tensor;
+  return tensor.substr(prefix.size());
+}
+
+at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std::vector<std::int64_t> shape,
+                             DType type) const {
+  const auto name = stored_name(tensor);
+  const auto* stored = checkpoint_->find(name);
+  if (!stored)
+    throw Error(fmt::format("{}: tensor '{}' is missing; config.json ({}) asks for it", checkpoint_->directory().string(),
+                            tensor, model_type_));
+  if (stored->shape != shape) {
+    const bool table = place.module.kind == Module::Kind::Embedding || place.module.kind == Module::Kind::Head;
+    throw Error(fmt::format("{}: tensor '{}' is {}, but config.json makes it {}{}", checkpoint_->directory().string(), name,
+                            fmt::join(stored->shape, " x "), fmt::join(shape, " x "),
+                            table ? fmt::format("; compare vocab_size (here {}) and the hidden size", decoder_->plan().vocabulary)
+                                  : std::string()));
+  }
+  return hf::load_tensor(*stored, type);
+}
+
+CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
+  const auto& module = place.module;
+  auto shape = weight_shape(module);
+  if (module.stored_transposed) std::swap(shape[0], shape[1]);
+  auto weight = read(place, module.name + ".weight", shape, type);
+  if (module.stored_transposed) weight = weight.t().contiguous();
+  return {weight, module.bias ? read(place, module.name + ".bias", {module.out}, type) : at::Tensor()};
+}
+
+void CausalModel::check_names(const DecoderPlan& plan) const {
+  std::set<std::string> known;
+  for (const auto& module : plan.modules) {
+    known.insert(stored_name(module.name + ".weight"));
+    if (module.bias) known.insert(stored_name(module.name + ".bias"));
+  }
+  std::vector<std::string> strange;
+  for (const auto& name : checkpoint_->names()) {
+    const bool unused = std::ranges::any_of(plan.unused, [&](const std::string& end) { return name.ends_with(end); });
+    if (!unused && !known.contains(name)) strange.push_back(name);
+  }
+  if (strange.empty()) return;
+  throw Error(fmt::format("{}: {} tensor(s) have no place in a {} model as config.json describes it; the first is '{}'",
+                          checkpoint_->directory().string(), strange.size(), model_type_, strange.front()));
+}
+
+void CausalModel::open(const std::filesystem::path& checkpoint, at::Device device, DType compute) {
+  at::NoGradGuard no_grad;
+  prepare(checkpoint, device, compute);
+  checkpoint_ = std::make_unique<hf::Checkpoint>(checkpoint);
+  check_names(decoder_->plan());
+  for (auto& place : places_->all()) std::tie(place.weight, place.bias) = read(place, compute);
+}
+
+void CausalModel::initialise(const std::filesystem::path& checkpoint, at::Device device, DType compute,
+                             std::uint64_t seed) {
+  at::NoGradGuard no_grad;
+  prepare(checkpoint, device, compute);
+  auto generator = make_generator(seed);
+  for (auto& place : places_->all()) {
+    const auto& module = place.module;
+    auto weight = module.kind == Module::Kind::Norm ? at::ones(weight_shape(module), at::kFloat)
+                                                    : at::empty(weight_shape(module), at::kFloat)
+                                                          .normal_(0, decoder_->plan().initial_deviation(module), generator);
+    auto bias = module.bias ? at::zeros({module.out}, at::kFloat) : at::Tensor();
+    place.weight = weight.to(compute_);
+    place.bias = bias.defined() ? bias.to(compute_) : at::Tensor();
+    initial_.emplace(module.name, Weights(weight, bias));
+  }
+}
+
+std::pair<at::Tensor, at::Tensor> CausalModel::base(std::string_view module) const {
+  plan();
+  const auto& place = places_->at(module);
+  if (auto found = initial_.find(module); found != initial_.end()) {
+    const auto& [weight, bias] = found->second;
+    return {weight.clone(), bias.defined() ? bias.clone() : at::Tensor()};
+  }
+  return read(place, DType::f32);
+}
+
+std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
+  plan();
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto& place : places_->all()) {
+    const auto original = base(place.module.name);
+    auto [weight, bias] = Places::folded(place, original.first, original.second);
+    if (place.module.stored_transposed) weight = weight.t().contiguous();
+    tensors.emplace_back(place.module.name + ".weight", weight);
+    if (bias.defined()) tensors.emplace_back(place.module.name + ".bias", bias);
+  }
+  return tensors;
+}
+
+void CausalModel::inject(std::span<const Injection> injections) {
+  plan();
+  places_->inject(injections);
+}
+
+Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const {
+  const auto& tokens = batch.tokens;
+  if (!tokens.defined() || tokens.dim() != 2 || tokens.numel() == 0 || tokens.scalar_type() != at::kLong)
+    throw Error("a batch's tokens must be a table of 64-bit ids, [batch, length], with at least one");
+  const auto past = cache ? cache->length() : 0, length = tokens.size(1);
+  if (past + length > plan().max_length)
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, plan().max_length));
+  if (cache && past + length > cache->capacity())
+    throw Error(fmt::format("{} tokens do not fit a cache made for {}", past + length, cache->capacity()));
+  const auto least = tokens.min().item<std::int64_t>(), largest = tokens.max().item<std::int64_t>();
+  if (least < 0 || largest >= plan().vocabulary)
+    throw Error(fmt::format("token id {} is outside this model's vocabulary of {}; is the tokenizer that of another model?",
+                            least < 0 ? least : largest, plan().vocabulary));
+  Batch complete = batch;
+  if (!complete.positions.defined())
+    complete.positions = at::arange(past, past + length, at::kLong).unsqueeze(0).expand({tokens.size(0), length});
+  return complete;
+}
+
+at::Tensor CausalModel::loss(const Batch& batch) {
+  const auto complete = checked(batch, nullptr);
+  auto hidden = decoder_->forward({complete, compute_, dropout_, nullptr});
+  return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_);
+}
+
+std::unique_ptr<Cache> CausalModel::cache(std::int64_t batch, std::int64_t most) const {
+  if (most > plan().max_length)
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", most, plan().max_length));
+  return std::make_unique<KeyValueCache>(plan().layers, batch, plan().heads, most, compute_);
+}
+
+at::Tensor CausalModel::logits(const Batch& batch, Cache* cache) {
+  at::NoGradGuard no_grad;
+  auto* held = dynamic_cast<KeyValueCache*>(cache);
+  if (cache && !held) throw Error("this cache was made by another model");
+  const auto complete = checked(batch, held);
+  if (held && held->batch() != complete.tokens.size(0)) throw Error("this cache was made for another batch size");
+  Dropout off;
+  auto hidden = decoder_->forward({complete, compute_, off, held});
+  if (held) held->advance(complete.tokens.size(1));
+  return linear(places_->at(plan().head), hidden, off).to(at::kFloat);
+}
+
+}  // namespace hansa::nn
