@@ -200,6 +200,10 @@ def test_ids_and_text_equal_the_reference_on_random_unicode(pair):
     compare(pair, random_texts(2000, 2))
 
 
+DIFFERENT_CLASSES = [gpt2, llama3, qwen2, o200k, deepseek, smollm, behaviors, many_added_tokens, llama2]
+
+
+@pytest.mark.parametrize("pair", DIFFERENT_CLASSES, ids=[kind.__name__ for kind in DIFFERENT_CLASSES], indirect=True)
 def test_every_code_point_is_in_the_class_that_the_reference_has_it_in(pair):
     compare(pair, every_code_point())
 
