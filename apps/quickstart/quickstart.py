@@ -31,8 +31,8 @@ def run(step, *command):
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = process.wait()
         signal.signal(signal.SIGINT, handler)
-    if code in (130, -signal.SIGINT):
-        sys.exit(130)
+    if code in (3, 130, -signal.SIGINT):  # 3: the program's own "stopped, and can go on"
+        sys.exit(f"quickstart: {step} was stopped. ./dev quickstart starts it anew.")
     if code != 0:
         sys.exit(f"quickstart: {step} failed (exit code {code}); its messages are above.")
 
