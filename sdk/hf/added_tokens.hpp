@@ -14,10 +14,10 @@ namespace hansa::hf {
 struct AddedToken {
   TokenId id = 0;
   std::string content;
-  bool single_word = false;  // not inside a longer word
+  bool single_word = false;             // not inside a longer word
   bool lstrip = false, rstrip = false;  // takes the space on that side with it
-  bool normalized = false;  // looked for after normalising
-  bool special = false;     // skipped when decoding
+  bool normalized = false;              // looked for after normalising
+  bool special = false;                 // skipped when decoding
 };
 
 struct Segment {  // of a text

@@ -37,11 +37,13 @@ std::pair<std::string, std::string> parts_of_merge(const nlohmann::json& merge, 
 void refuse_affixes(const nlohmann::json& model) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!is_absent(model, key) && model.at(key) != "") {
-      throw Error(fmt::format("{}: {} = {} is not supported; supported: null and \"\"", kWhere, key, model.at(key).dump()));
+      throw Error(
+          fmt::format("{}: {} = {} is not supported; supported: null and \"\"", kWhere, key, model.at(key).dump()));
     }
   }
   if (!is_absent(model, "dropout") && model.at("dropout") != 0) {
-    throw Error(fmt::format("{}: dropout = {} is not supported; supported: null and 0", kWhere, model.at("dropout").dump()));
+    throw Error(
+        fmt::format("{}: dropout = {} is not supported; supported: null and 0", kWhere, model.at("dropout").dump()));
   }
 }
 
@@ -52,8 +54,10 @@ BytePairs::BytePairs(const nlohmann::json& model) {
   // Files of old versions have no type; they are BPE when they have merges.
   const auto type = is_absent(model, "type") && model.contains("merges") ? "BPE" : text_of(model, "type", kWhere);
   if (type != "BPE") throw Error(fmt::format("{}: type '{}' is not supported; supported: BPE", kWhere, type));
-  allow_only(model, {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                     "byte_fallback", "ignore_merges", "vocab", "merges"}, kWhere);
+  allow_only(model,
+             {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+              "byte_fallback", "ignore_merges", "vocab", "merges"},
+             kWhere);
   refuse_affixes(model);
   fuse_unknown_ = flag_of(model, "fuse_unk", false, kWhere);
   byte_fallback_ = flag_of(model, "byte_fallback", false, kWhere);
@@ -64,18 +68,21 @@ BytePairs::BytePairs(const nlohmann::json& model) {
 }
 
 void BytePairs::read_vocabulary(const nlohmann::json& model) {
-  if (is_absent(model, "vocab") || !model.at("vocab").is_object()) throw Error(kWhere + ": vocab is missing or not an object");
+  if (is_absent(model, "vocab") || !model.at("vocab").is_object())
+    throw Error(kWhere + ": vocab is missing or not an object");
   const auto& entries = model.at("vocab").get_ref<const nlohmann::json::object_t&>();
   vocabulary_.reserve(entries.size());
   std::unordered_map<TokenId, const std::string*> token_of_id;
   token_of_id.reserve(entries.size());
   for (const auto& [token, id] : entries) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max()) {
-      throw Error(fmt::format("{}: the id of token '{}' is {}, not a number from 0 to 2147483647", kWhere, token, id.dump()));
+      throw Error(
+          fmt::format("{}: the id of token '{}' is {}, not a number from 0 to 2147483647", kWhere, token, id.dump()));
     }
     const auto number = id.get<TokenId>();
     const auto [at, fresh] = token_of_id.try_emplace(number, &token);
-    if (!fresh) throw Error(fmt::format("{}: the tokens '{}' and '{}' have the same id {}", kWhere, *at->second, token, number));
+    if (!fresh)
+      throw Error(fmt::format("{}: the tokens '{}' and '{}' have the same id {}", kWhere, *at->second, token, number));
     vocabulary_.emplace(token, number);
     if (!token.empty() && sequence_length(token[0]) == token.size()) {
       std::size_t start = 0;
@@ -94,7 +101,8 @@ void BytePairs::read_unknown(const nlohmann::json& model) {
 }
 
 void BytePairs::read_merges(const nlohmann::json& model) {
-  if (is_absent(model, "merges") || !model.at("merges").is_array()) throw Error(kWhere + ": merges are missing or not a list");
+  if (is_absent(model, "merges") || !model.at("merges").is_array())
+    throw Error(kWhere + ": merges are missing or not a list");
   const auto& merges = model.at("merges");
   merges_.reserve(merges.size());
   for (std::size_t i = 0; i < merges.size(); ++i) {
@@ -105,13 +113,14 @@ void BytePairs::read_merges(const nlohmann::json& model) {
 
 void BytePairs::add_merge(const std::string& left, const std::string& right, std::uint32_t rank) {
   if (left.empty() || right.empty()) {
-    throw Error(fmt::format("{}: merge {} of '{}' and '{}' is cyclic: its result is one of its own parts", kWhere, rank, left,
-                            right));
+    throw Error(fmt::format("{}: merge {} of '{}' and '{}' is cyclic: its result is one of its own parts", kWhere, rank,
+                            left, right));
   }
   const auto require = [&](const std::string& token, std::string_view role) {
     const auto id = find(token);
-    if (!id) throw Error(fmt::format("{}: merge {} of '{}' and '{}': {} '{}' is not in the vocabulary", kWhere, rank, left,
-                                     right, role, token));
+    if (!id)
+      throw Error(fmt::format("{}: merge {} of '{}' and '{}': {} '{}' is not in the vocabulary", kWhere, rank, left,
+                              right, role, token));
     return *id;
   };
   const auto from_left = require(left, "the token"), from_right = require(right, "the token");
@@ -162,7 +171,8 @@ void BytePairs::start_symbols(std::string_view piece, std::vector<MergeSpace::Sy
 }
 
 void BytePairs::encode(std::string_view piece, MergeSpace& space, std::vector<TokenId>& ids) const {
-  if (piece.size() >= kNone) throw Error("a piece of text of more than 4 GB without a place to split it; break it into lines");
+  if (piece.size() >= kNone)
+    throw Error("a piece of text of more than 4 GB without a place to split it; break it into lines");
   if (ignore_merges_) {
     if (const auto whole = find(piece)) return ids.push_back(*whole);
   }

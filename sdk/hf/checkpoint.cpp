@@ -18,9 +18,10 @@ constexpr const char* kIndex = "model.safetensors.index.json";
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
     if (entry.path().extension() != ".bin") continue;
-    throw Error(fmt::format("{} has weights as {} only, which can run code when read. Convert them: python -c \"from "
-                            "transformers import AutoModelForCausalLM as M; M.from_pretrained('{}').save_pretrained('{}')\"",
-                            directory.string(), entry.path().filename().string(), directory.string(), directory.string()));
+    throw Error(
+        fmt::format("{} has weights as {} only, which can run code when read. Convert them: python -c \"from "
+                    "transformers import AutoModelForCausalLM as M; M.from_pretrained('{}').save_pretrained('{}')\"",
+                    directory.string(), entry.path().filename().string(), directory.string(), directory.string()));
   }
   throw Error(fmt::format("{} has no weights: neither {} nor {} is there", directory.string(), kSingle, kIndex));
 }
@@ -34,7 +35,8 @@ nlohmann::json weight_map(const std::filesystem::path& index) {
   return file.at("weight_map");
 }
 
-std::filesystem::path shard(const std::filesystem::path& directory, const std::string& tensor, const nlohmann::json& name) {
+std::filesystem::path shard(const std::filesystem::path& directory, const std::string& tensor,
+                            const nlohmann::json& name) {
   const auto where = fmt::format("{}: the file of tensor '{}'", (directory / kIndex).string(), tensor);
   if (!name.is_string()) throw Error(where + " is not a text");
   const std::filesystem::path file = name.get<std::string>();
@@ -90,9 +92,11 @@ void Checkpoint::check_index(const std::filesystem::path& index) const {
   const auto map = weight_map(index);
   for (const auto& [tensor, name] : map.items()) {
     const auto path = shard(directory_, tensor, name);
-    const auto file = std::find_if(files_.begin(), files_.end(), [&](const auto& candidate) { return candidate.path() == path; });
+    const auto file =
+        std::find_if(files_.begin(), files_.end(), [&](const auto& candidate) { return candidate.path() == path; });
     if (!file->find(tensor)) {
-      throw Error(fmt::format("{}: the tensor '{}' is not in {}, where the index has it", index.string(), tensor, path.string()));
+      throw Error(fmt::format("{}: the tensor '{}' is not in {}, where the index has it", index.string(), tensor,
+                              path.string()));
     }
   }
 }

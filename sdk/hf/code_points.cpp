@@ -33,7 +33,9 @@ CodePointSet category(std::string_view name) {
 
 }  // namespace
 
-CodePointSet::CodePointSet(std::span<const CodePointRange> ranges) : ranges_(ranges.begin(), ranges.end()) { normalise(); }
+CodePointSet::CodePointSet(std::span<const CodePointRange> ranges) : ranges_(ranges.begin(), ranges.end()) {
+  normalise();
+}
 
 CodePointSet CodePointSet::of(std::uint32_t first, std::uint32_t last) {
   CodePointSet set;

@@ -17,7 +17,8 @@ const std::string kWhere = "tokenizer.json: decoder";
 
 std::size_t count_of(const nlohmann::json& part, const char* key) {
   if (is_absent(part, key)) return 0;
-  if (!part.at(key).is_number_unsigned()) throw Error(fmt::format("{}: {} = {} is not a count", kWhere, key, part.at(key).dump()));
+  if (!part.at(key).is_number_unsigned())
+    throw Error(fmt::format("{}: {} = {} is not a count", kWhere, key, part.at(key).dump()));
   return part.at(key).get<std::size_t>();
 }
 
@@ -113,8 +114,9 @@ void Decoder::add(const nlohmann::json& part) {
     if (is_absent(part, "pattern")) throw Error(kWhere + ": pattern is missing");
     steps_.emplace_back(ReplaceText{pattern_of(part.at("pattern"), kWhere), text_of(part, "content", kWhere)});
   } else {
-    throw Error(fmt::format("{}: type '{}' is not supported; supported: ByteFallback, ByteLevel, Fuse, Replace, Sequence, Strip",
-                            kWhere, type));
+    throw Error(fmt::format(
+        "{}: type '{}' is not supported; supported: ByteFallback, ByteLevel, Fuse, Replace, Sequence, Strip", kWhere,
+        type));
   }
 }
 

@@ -22,7 +22,7 @@ class Decoder {
   struct ByteFallback {};
   struct Fuse {};
   struct Strip {
-    std::string content;  // one character
+    std::string content;              // one character
     std::size_t start = 0, stop = 0;  // how many at most
   };
   using Step = std::variant<ByteLevel, ByteFallback, Fuse, Strip, ReplaceText>;

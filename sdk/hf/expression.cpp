@@ -54,7 +54,9 @@ class Parser {
       case '|': ++at_; return put("|", Quantifiable::No);
       case '^': ++at_; return put("^", Quantifiable::No);
       case '$': ++at_; return put("$", Quantifiable::No);
-      case '*': case '+': case '?': return simple_quantifier();
+      case '*':
+      case '+':
+      case '?': return simple_quantifier();
       case '{': return interval();
       case '[': return put_set(character_class());
       case '.': ++at_; return put_set(CodePointSet::of('\n').complement());
@@ -79,7 +81,8 @@ class Parser {
     if (!scopes_.back().caseless) return put_set(CodePointSet::of(c));
     const std::uint32_t lower = is_ascii_letter(c) ? c | 0x20 : 0;
     for (const std::string_view folded : {"ss", "ff", "fi", "fl", "st"}) {
-      if (previous_caseless_ == static_cast<std::uint32_t>(folded[0]) && lower == static_cast<std::uint32_t>(folded[1])) {
+      if (previous_caseless_ == static_cast<std::uint32_t>(folded[0]) &&
+          lower == static_cast<std::uint32_t>(folded[1])) {
         refuse(fmt::format("'{}' without regard to case", folded));
       }
     }
@@ -195,7 +198,8 @@ class Parser {
       case 'W': return {word_class().complement()};
       case 'x': return literal(hexadecimal());
       case 'u': return literal(digits_of_code_point(4));
-      case 'p': case 'P': return {named_property(c == 'P')};
+      case 'p':
+      case 'P': return {named_property(c == 'P')};
       default: break;
     }
     if (c < 0x80 && (is_ascii_letter(c) || is_ascii_digit(static_cast<char>(c)))) {

@@ -64,10 +64,11 @@ bool inert_everywhere(std::string_view key) {
 
 // Old configs carry these for every model; all mean "not used" with the value that says so.
 bool neutral_leftover(std::string_view key, const nlohmann::json& value) {
-  if (key == "is_decoder" || key == "is_encoder_decoder" || key == "add_cross_attention" || key == "cross_attention_hidden_size" ||
-      key == "tie_encoder_decoder" || key == "pruned_heads" || key == "no_repeat_ngram_size" ||
-      key == "encoder_no_repeat_ngram_size" || key == "bad_words_ids" || key == "suppress_tokens" ||
-      key == "begin_suppress_tokens" || key == "remove_invalid_values" || key == "exponential_decay_length_penalty") {
+  if (key == "is_decoder" || key == "is_encoder_decoder" || key == "add_cross_attention" ||
+      key == "cross_attention_hidden_size" || key == "tie_encoder_decoder" || key == "pruned_heads" ||
+      key == "no_repeat_ngram_size" || key == "encoder_no_repeat_ngram_size" || key == "bad_words_ids" ||
+      key == "suppress_tokens" || key == "begin_suppress_tokens" || key == "remove_invalid_values" ||
+      key == "exponential_decay_length_penalty") {
     return value == false || value == 0 || value.empty();
   }
   // Sampling defaults that old versions wrote into config.json: generation has its own.
@@ -143,7 +144,8 @@ std::optional<std::vector<Value>> JsonConfig::get_list(std::string_view key, std
   if (!value) return std::nullopt;
   if (accept(*value)) return std::vector<Value>{value->template get<Value>()};
   if (!value->is_array() || !std::all_of(value->begin(), value->end(), accept)) {
-    throw Error(fmt::format("{}: {}{} = {} is not a list of {}", state_->where, state_->prefix, key, value->dump(), expected));
+    throw Error(
+        fmt::format("{}: {}{} = {} is not a list of {}", state_->where, state_->prefix, key, value->dump(), expected));
   }
   return value->template get<std::vector<Value>>();
 }
@@ -185,7 +187,9 @@ JsonConfig* JsonConfig::object(std::string_view key) {
   return &state_->parts.emplace(std::string(key), JsonConfig(std::move(part))).first->second;
 }
 
-std::int64_t JsonConfig::integer(std::string_view key, std::int64_t when_absent) { return integer(key).value_or(when_absent); }
+std::int64_t JsonConfig::integer(std::string_view key, std::int64_t when_absent) {
+  return integer(key).value_or(when_absent);
+}
 double JsonConfig::real(std::string_view key, double when_absent) { return real(key).value_or(when_absent); }
 bool JsonConfig::flag(std::string_view key, bool when_absent) { return flag(key).value_or(when_absent); }
 std::string JsonConfig::text(std::string_view key, std::string_view when_absent) {
@@ -193,7 +197,8 @@ std::string JsonConfig::text(std::string_view key, std::string_view when_absent)
 }
 
 void JsonConfig::missing(std::string_view key) const {
-  throw Error(fmt::format("{}: {}{} is missing; {} needs it", state_->where, state_->prefix, key, state_->architecture));
+  throw Error(
+      fmt::format("{}: {}{} is missing; {} needs it", state_->where, state_->prefix, key, state_->architecture));
 }
 std::int64_t JsonConfig::required_integer(std::string_view key) {
   if (const auto value = integer(key)) return *value;
@@ -213,7 +218,8 @@ std::int64_t JsonConfig::positive(std::string_view key) {
 }
 std::int64_t JsonConfig::positive(std::string_view key, std::int64_t when_absent) {
   const auto value = integer(key, when_absent);
-  if (value < 1) throw Error(fmt::format("{}: {}{} = {}, but has to be at least 1", state_->where, state_->prefix, key, value));
+  if (value < 1)
+    throw Error(fmt::format("{}: {}{} = {}, but has to be at least 1", state_->where, state_->prefix, key, value));
   return value;
 }
 
@@ -221,8 +227,9 @@ std::string JsonConfig::choice(std::string_view key, std::string_view when_absen
                                std::initializer_list<std::string_view> supported) {
   const auto value = text(key, when_absent);
   if (std::find(supported.begin(), supported.end(), value) == supported.end()) {
-    throw Error(fmt::format("{}: {}{} = \"{}\"{} is not supported by {}; supported: {}", state_->where, state_->prefix, key, value,
-                            has(key) ? "" : " (the default)", state_->architecture, fmt::join(supported, ", ")));
+    throw Error(fmt::format("{}: {}{} = \"{}\"{} is not supported by {}; supported: {}", state_->where, state_->prefix,
+                            key, value, has(key) ? "" : " (the default)", state_->architecture,
+                            fmt::join(supported, ", ")));
   }
   return value;
 }
@@ -238,8 +245,8 @@ void JsonConfig::only(std::string_view key, std::initializer_list<std::string_vi
 
 void JsonConfig::refuse(std::string_view key, std::string_view supported) const {
   const auto value = has(key) ? state_->object.at(std::string(key)).dump() : "null";
-  throw Error(fmt::format("{}: {}{} = {} is not supported by {}; supported: {}", state_->where, state_->prefix, key, value,
-                          state_->architecture, supported));
+  throw Error(fmt::format("{}: {}{} = {} is not supported by {}; supported: {}", state_->where, state_->prefix, key,
+                          value, state_->architecture, supported));
 }
 
 void JsonConfig::inert(std::initializer_list<InertKey> keys) {

@@ -58,10 +58,12 @@ class JsonConfig {
   std::int64_t positive(std::string_view key, std::int64_t when_absent);  // at least 1
 
   // One of the supported values, or "config.json: hidden_act = "gelu_new" is not supported by llama; supported: silu".
-  std::string choice(std::string_view key, std::string_view when_absent, std::initializer_list<std::string_view> supported);
+  std::string choice(std::string_view key, std::string_view when_absent,
+                     std::initializer_list<std::string_view> supported);
   // The key may be there, but only with this value (as JSON: "false", "1", "\"absolute\"").
   void only(std::string_view key, std::initializer_list<std::string_view> json_values);
-  [[noreturn]] void refuse(std::string_view key, std::string_view supported) const;  // with the key's value in the message
+  [[noreturn]] void refuse(std::string_view key,
+                           std::string_view supported) const;  // with the key's value in the message
 
   void inert(std::initializer_list<InertKey> keys);
   // Throws, naming every key that was neither honoured nor inert.

@@ -14,7 +14,8 @@ JsonConfig config_of(std::string_view text) { return JsonConfig::parse(text, "co
 }  // namespace
 
 TEST_CASE("values of a config have their types, and null is the same as absent") {
-  auto config = config_of(R"({"n": 3, "x": 2, "eps": 1e-5, "on": true, "name": "a", "none": null, "ids": [1, 2], "id": 4})");
+  auto config =
+      config_of(R"({"n": 3, "x": 2, "eps": 1e-5, "on": true, "name": "a", "none": null, "ids": [1, 2], "id": 4})");
   CHECK(config.required_integer("n") == 3);
   CHECK(config.required_real("x") == 2.0);
   CHECK(config.real("eps", 1) == 1e-5);
@@ -44,7 +45,8 @@ TEST_CASE("a value that a model lacks is refused by name with what it has") {
   CHECK_THROWS_WITH(config.choice("hidden_act", "silu", {"silu"}),
                     Contains("config.json: hidden_act = \"gelu_new\" is not supported by llama; supported: silu"));
   CHECK(config.choice("other_act", "silu", {"silu"}) == "silu");
-  CHECK_THROWS_WITH(config.only("mlp_bias", {"false"}), Contains("mlp_bias = true is not supported by llama; supported: false"));
+  CHECK_THROWS_WITH(config.only("mlp_bias", {"false"}),
+                    Contains("mlp_bias = true is not supported by llama; supported: false"));
   CHECK_NOTHROW(config.only("absent", {"false"}));
 }
 

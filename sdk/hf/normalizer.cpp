@@ -49,8 +49,8 @@ std::string NfcForm::apply(std::string_view text) const {
   out.reserve(text.size());
   icu::StringByteSink<std::string> sink(&out);
   UErrorCode status = U_ZERO_ERROR;
-  state_->normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink, nullptr,
-                                    status);
+  state_->normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink,
+                                    nullptr, status);
   require(status);
   return out;
 }
@@ -100,7 +100,8 @@ void Normalizer::add(const nlohmann::json& part) {
     if (is_absent(part, "pattern")) throw Error(kWhere + ": pattern is missing");
     steps_.emplace_back(ReplaceText{pattern_of(part.at("pattern"), kWhere), text_of(part, "content", kWhere)});
   } else {
-    throw Error(fmt::format("{}: type '{}' is not supported; supported: NFC, Prepend, Replace, Sequence", kWhere, type));
+    throw Error(
+        fmt::format("{}: type '{}' is not supported; supported: NFC, Prepend, Replace, Sequence", kWhere, type));
   }
 }
 

@@ -16,8 +16,7 @@ namespace {
 const std::string kWhere = "tokenizer.json: pre_tokenizer";
 
 // What ByteLevel splits by with use_regex: GPT-2's expression.
-constexpr std::string_view kGpt2Words =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2Words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 struct Part {
   TextRange range;
@@ -59,10 +58,11 @@ void PreTokenizer::add(const nlohmann::json& part) {
   } else if (type == "Digits") {
     allow_only(part, {"type", "individual_digits"}, kWhere);
     const bool individual = flag_of(part, "individual_digits", false, kWhere);
-    steps_.emplace_back(Split{SplitPattern::of_set(digits_of_pre_tokenizer()),
-                              individual ? Behavior::Isolated : Behavior::Contiguous});
+    steps_.emplace_back(
+        Split{SplitPattern::of_set(digits_of_pre_tokenizer()), individual ? Behavior::Isolated : Behavior::Contiguous});
   } else {
-    throw Error(fmt::format("{}: type '{}' is not supported; supported: ByteLevel, Digits, Sequence, Split", kWhere, type));
+    throw Error(
+        fmt::format("{}: type '{}' is not supported; supported: ByteLevel, Digits, Sequence, Split", kWhere, type));
   }
 }
 
@@ -86,8 +86,10 @@ PreTokenizer::Behavior PreTokenizer::behavior_of(const std::string& name) {
   if (name == "MergedWithPrevious") return Behavior::MergedWithPrevious;
   if (name == "MergedWithNext") return Behavior::MergedWithNext;
   if (name == "Contiguous") return Behavior::Contiguous;
-  throw Error(fmt::format("{}: behavior '{}' is not supported; supported: Isolated, Removed, MergedWithPrevious, "
-                          "MergedWithNext, Contiguous", kWhere, name));
+  throw Error(
+      fmt::format("{}: behavior '{}' is not supported; supported: Isolated, Removed, MergedWithPrevious, "
+                  "MergedWithNext, Contiguous",
+                  kWhere, name));
 }
 
 void PreTokenizer::cut(const Split& split, std::string_view text, const std::vector<TextRange>& found,
@@ -120,7 +122,8 @@ void PreTokenizer::cut(const Split& split, std::string_view text, const std::vec
   if (backwards) std::reverse(cuts.begin(), cuts.end());
 }
 
-void PreTokenizer::run(std::string_view text, PieceSpace& space, const std::function<void(std::string_view)>& piece) const {
+void PreTokenizer::run(std::string_view text, PieceSpace& space,
+                       const std::function<void(std::string_view)>& piece) const {
   while (space.levels.size() < steps_.size()) space.levels.emplace_back();
   run_from(0, text, space, piece);
 }
@@ -133,7 +136,8 @@ void PreTokenizer::run_from(std::size_t step, std::string_view text, PieceSpace&
   if (const auto* split = std::get_if<Split>(&steps_[step])) {
     split->pattern.find(text, space.match, level.found);
     cut(*split, text, level.found, level.parts);
-    for (const auto part : level.parts) run_from(step + 1, text.substr(part.begin, part.end - part.begin), space, piece);
+    for (const auto part : level.parts)
+      run_from(step + 1, text.substr(part.begin, part.end - part.begin), space, piece);
     return;
   }
   if (std::holds_alternative<PrefixSpace>(steps_[step])) {

@@ -71,15 +71,17 @@ std::int64_t StoredTensor::elements() const {
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
   const auto bytes = file_.bytes();
   if (bytes.size() < kLengthBytes) {
-    throw Error(fmt::format("{} has {} bytes, too few for a safetensors file; fetch it again", path.string(), bytes.size()));
+    throw Error(
+        fmt::format("{} has {} bytes, too few for a safetensors file; fetch it again", path.string(), bytes.size()));
   }
   const auto length = little_endian(bytes);
   if (length > kLongestHeader) {
     throw Error(fmt::format("{} is not a safetensors file: its header would have {} bytes", path.string(), length));
   }
   if (length > bytes.size() - kLengthBytes) {
-    throw Error(fmt::format("{} is cut off: its header of {} bytes reaches beyond the end of the file ({} bytes); fetch it again",
-                            path.string(), length, bytes.size()));
+    throw Error(fmt::format(
+        "{} is cut off: its header of {} bytes reaches beyond the end of the file ({} bytes); fetch it again",
+        path.string(), length, bytes.size()));
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length);
   if (!header.starts_with('{') || first_invalid_utf8(header)) {
@@ -109,18 +111,19 @@ void SafetensorsFile::read_header(std::string_view text, std::span<const std::by
     }
     const auto shape = whole_numbers(entry, "shape", where);
     const auto offsets = whole_numbers(entry, "data_offsets", where);
-    if (offsets.size() != 2 || offsets[1] < offsets[0]) throw Error(where + ": data_offsets are not a begin and an end");
+    if (offsets.size() != 2 || offsets[1] < offsets[0])
+      throw Error(where + ": data_offsets are not a begin and an end");
     if (offsets[1] > data.size()) {
-      throw Error(fmt::format("{} ends at byte {} of the data, which has {}: the file is cut off; fetch it again", where,
-                              offsets[1], data.size()));
+      throw Error(fmt::format("{} ends at byte {} of the data, which has {}: the file is cut off; fetch it again",
+                              where, offsets[1], data.size()));
     }
     const auto bytes = bytes_of(shape, type->bytes);
     if (bytes != offsets[1] - offsets[0]) {
       throw Error(fmt::format("{}: its shape and dtype {} need {} bytes, its offsets give {}", where, type_name,
                               bytes ? fmt::to_string(*bytes) : "too many", offsets[1] - offsets[0]));
     }
-    found.push_back({offsets[0], {name, type_name, type->ours, {shape.begin(), shape.end()},
-                                  data.subspan(offsets[0], *bytes)}});
+    found.push_back(
+        {offsets[0], {name, type_name, type->ours, {shape.begin(), shape.end()}, data.subspan(offsets[0], *bytes)}});
   }
   std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
     return std::pair(a.first, a.second.bytes.size()) < std::pair(b.first, b.second.bytes.size());
@@ -140,13 +143,15 @@ void SafetensorsFile::check_layout(std::size_t data_size, const std::vector<std:
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     if (begins[i] != end) {
       throw Error(fmt::format("{}: tensor '{}' begins at byte {} of the data, {} byte {} where {} ends", path_.string(),
-                              tensors_[i].name, begins[i], begins[i] < end ? "overlapping what is before" : "leaving a hole after",
-                              end, i == 0 ? "the header" : "'" + tensors_[i - 1].name + "'"));
+                              tensors_[i].name, begins[i],
+                              begins[i] < end ? "overlapping what is before" : "leaving a hole after", end,
+                              i == 0 ? "the header" : "'" + tensors_[i - 1].name + "'"));
     }
     end += tensors_[i].bytes.size();
   }
   if (end != data_size) {
-    throw Error(fmt::format("{}: the tensors end at byte {} of the data, but it has {}", path_.string(), end, data_size));
+    throw Error(
+        fmt::format("{}: the tensors end at byte {} of the data, but it has {}", path_.string(), end, data_size));
   }
 }
 

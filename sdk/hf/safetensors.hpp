@@ -77,9 +77,9 @@ class SafetensorsWriter {
   ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
-  const TensorSpec& spec(std::string_view name) const;  // throws for a name that was not announced
+  const TensorSpec& spec(std::string_view name) const;                  // throws for a name that was not announced
   void write(std::string_view name, std::span<const std::byte> bytes);  // any order, each once
-  void finish();  // throws when a tensor was not written
+  void finish();                                                        // throws when a tensor was not written
 
  private:
   struct Place {

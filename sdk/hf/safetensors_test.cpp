@@ -48,8 +48,9 @@ TEST_CASE("a safetensors file that was written is read with the same names, type
   const Folder folder;
   const auto path = folder / "a.safetensors";
   {
-    SafetensorsWriter writer(path, {{"b", DType::i8, {3}}, {"a", DType::f32, {2, 1}}, {"empty", DType::bf16, {0, 4}},
-                                    {"scalar", DType::i64, {}}});
+    SafetensorsWriter writer(
+        path,
+        {{"b", DType::i8, {3}}, {"a", DType::f32, {2, 1}}, {"empty", DType::bf16, {0, 4}}, {"scalar", DType::i64, {}}});
     const float floats[] = {1.5f, -2};
     const std::int64_t scalar = 7;
     writer.write("b", std::as_bytes(std::span("xyz", 3)));
@@ -87,7 +88,8 @@ TEST_CASE("a safetensors file that is missing or cut off is refused") {
   CHECK_THROWS_WITH(SafetensorsFile(folder / "none.safetensors"), Contains("none.safetensors"));
   CHECK_THAT(folder.error_of_file(""), Contains("too few"));
   CHECK_THAT(folder.error_of_file("1234567"), Contains("too few"));
-  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7)), Contains("cut off"));
+  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7)),
+             Contains("cut off"));
   CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 9)),
              Contains("end at byte 8 of the data, but it has 9"));
 }
@@ -109,7 +111,8 @@ TEST_CASE("offsets that overlap, leave holes, run backwards or do not fit the sh
   const Folder folder;
   const auto two = [&](const std::string& a, const std::string& b) {
     return folder.error_of_file(file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)" + a +
-                                        R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" + b + "}}", 8));
+                                            R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" + b + "}}",
+                                        8));
   };
   CHECK(two("[0,4]", "[4,8]").empty());
   CHECK_THAT(two("[0,4]", "[3,7]"), Contains("'b'") && Contains("overlapping") && Contains("'a'"));
@@ -119,17 +122,19 @@ TEST_CASE("offsets that overlap, leave holes, run backwards or do not fit the sh
   CHECK_THAT(two("[0,5]", "[4,8]"), Contains("need 4 bytes, its offsets give 5"));
   CHECK_THAT(two("[-4,0]", "[4,8]"), Contains("not a list of whole numbers"));
   CHECK_THAT(two("[0,4]", "[4,8,9]"), Contains("not a begin and an end"));
-  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", 4)), Contains("hole"));
-  CHECK_THAT(folder.error_of_file(
-                 file_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4)),
-             Contains("too many"));
+  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", 4)),
+             Contains("hole"));
+  CHECK_THAT(
+      folder.error_of_file(file_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4)),
+      Contains("too many"));
 }
 
 TEST_CASE("a dtype that nobody knows is refused, one that only we do not know can stay unread") {
   const Folder folder;
   CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", 1)),
              Contains("dtype 'F4' is not known"));
-  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"shape":[2],"data_offsets":[0,1]}})", 1)), Contains("dtype is missing"));
+  CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"shape":[2],"data_offsets":[0,1]}})", 1)),
+             Contains("dtype is missing"));
   CHECK(folder.error_of_file(file_of(R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8)).empty());
   CHECK_FALSE(SafetensorsFile(folder / "x.safetensors").find("a")->dtype);
 }

@@ -30,7 +30,9 @@ FormatName format_name(DType type) {
   throw Error("a tensor of an unknown dtype cannot be written");
 }
 
-std::uint64_t bytes_of(const TensorSpec& spec) { return static_cast<std::uint64_t>(spec.elements()) * size_of(spec.dtype); }
+std::uint64_t bytes_of(const TensorSpec& spec) {
+  return static_cast<std::uint64_t>(spec.elements()) * size_of(spec.dtype);
+}
 
 }  // namespace
 
@@ -47,7 +49,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
   std::uint64_t offset = 0;
   for (auto& spec : tensors) {
     const auto end = offset + bytes_of(spec);
-    header[spec.name] = {{"dtype", format_name(spec.dtype).name}, {"shape", spec.shape}, {"data_offsets", {offset, end}}};
+    header[spec.name] = {
+        {"dtype", format_name(spec.dtype).name}, {"shape", spec.shape}, {"data_offsets", {offset, end}}};
     const auto name = spec.name;
     if (!places_.emplace(name, Place{std::move(spec), offset}).second) {
       throw Error(fmt::format("{}: two tensors are named '{}'", path.string(), name));

@@ -154,8 +154,8 @@ void SplitPattern::compile(const std::string& pattern) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   // Multiline: in the reference's syntax ^ and $ are always about lines.
-  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_MULTILINE, &error, &offset,
-                              context.get());
+  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_MULTILINE, &error,
+                              &offset, context.get());
   if (!code_->code) throw Error(fmt::format("the expression '{}' is not supported: {}", name_, pcre2_message(error)));
   code_->jit = pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE) == 0;
 }
@@ -170,8 +170,9 @@ void SplitPattern::find_symbols(std::string_view symbols, MatchSpace& space, std
     const int count = match(code_->code, subject, symbols.size(), at, 0, state.data, state.context);
     if (count == PCRE2_ERROR_NOMATCH) return;
     if (count < 0) {
-      throw Error(fmt::format("cannot split a text of {} characters by the expression '{}': {}; break it into shorter lines",
-                              symbols.size(), name_, pcre2_message(count)));
+      throw Error(
+          fmt::format("cannot split a text of {} characters by the expression '{}': {}; break it into shorter lines",
+                      symbols.size(), name_, pcre2_message(count)));
     }
     const bool empty = ends[0] == ends[1];
     if (!empty || found.empty() || ends[0] != after_last) found.push_back({ends[0], ends[1]});

@@ -56,9 +56,9 @@ class SplitPattern {
   void find_symbols(std::string_view symbols, MatchSpace& space, std::vector<TextRange>& found) const;
 
   struct Code;
-  std::string name_;  // for messages
+  std::string name_;                       // for messages
   std::vector<std::uint32_t> example_of_;  // symbol - 128: a code point that it stands for
-  std::vector<std::uint16_t> block_of_;  // code point / 256 -> index of its block
+  std::vector<std::uint16_t> block_of_;    // code point / 256 -> index of its block
   std::vector<std::array<unsigned char, 256>> blocks_;
   std::unique_ptr<Code> code_;
 };

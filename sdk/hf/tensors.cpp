@@ -48,8 +48,10 @@ DType dtype_of(at::ScalarType type) {
 at::Tensor load_tensor(const StoredTensor& stored) {
   if (stored.stored_dtype == "BOOL") return copy_of(stored, at::kBool);
   if (!stored.dtype) {
-    throw Error(fmt::format("the tensor '{}' is stored as {}, which is not supported; convert the checkpoint to float32 or "
-                            "bfloat16", stored.name, stored.stored_dtype));
+    throw Error(
+        fmt::format("the tensor '{}' is stored as {}, which is not supported; convert the checkpoint to float32 or "
+                    "bfloat16",
+                    stored.name, stored.stored_dtype));
   }
   return copy_of(stored, scalar_type_of(*stored.dtype));
 }
@@ -79,7 +81,8 @@ void write_tensor(SafetensorsWriter& writer, std::string_view name, const at::Te
 
 void save_tensors(const std::filesystem::path& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
   std::vector<TensorSpec> specs;
-  for (const auto& [name, tensor] : tensors) specs.push_back({name, dtype_of(tensor.scalar_type()), tensor.sizes().vec()});
+  for (const auto& [name, tensor] : tensors)
+    specs.push_back({name, dtype_of(tensor.scalar_type()), tensor.sizes().vec()});
   SafetensorsWriter writer(path, std::move(specs));
   for (const auto& [name, tensor] : tensors) write_tensor(writer, name, tensor);
   writer.finish();

@@ -19,7 +19,8 @@ at::Tensor load_tensor(const StoredTensor& stored, DType wanted);
 at::Tensor load_tensor(const StoredTensor& stored);  // as stored; BOOL gives a bool tensor
 at::Tensor load_tensor(const Checkpoint& checkpoint, std::string_view name, DType wanted);
 
-void write_tensor(SafetensorsWriter& writer, std::string_view name, const at::Tensor& tensor);  // in the announced dtype
+void write_tensor(SafetensorsWriter& writer, std::string_view name,
+                  const at::Tensor& tensor);  // in the announced dtype
 // All at once; each in its own dtype.
 void save_tensors(const std::filesystem::path& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 

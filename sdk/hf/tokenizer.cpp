@@ -39,7 +39,8 @@ class HfTokenizer::Words {
       places_.clear();
       ids_.clear();
     }
-    places_.emplace(piece, std::pair(static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(last - first)));
+    places_.emplace(piece,
+                    std::pair(static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(last - first)));
     ids_.insert(ids_.end(), first, last);
   }
 
@@ -79,10 +80,11 @@ class HfTokenizer::Pool {
 HfTokenizer::HfTokenizer(const std::filesystem::path& directory) : pool_(std::make_unique<Pool>()) {
   const auto path = directory / kFile;
   if (!has_tokenizer(directory)) {
-    throw Error(fmt::format("{} does not exist; a tokenizer of another form (vocab.json and merges.txt, tokenizer.model) can be "
-                            "converted: python -c \"from transformers import AutoTokenizer as A; "
-                            "A.from_pretrained('{}').save_pretrained('{}')\"", path.string(), directory.string(),
-                            directory.string()));
+    throw Error(fmt::format(
+        "{} does not exist; a tokenizer of another form (vocab.json and merges.txt, tokenizer.model) can be "
+        "converted: python -c \"from transformers import AutoTokenizer as A; "
+        "A.from_pretrained('{}').save_pretrained('{}')\"",
+        path.string(), directory.string(), directory.string()));
   }
   const auto file = read_json_file(path);
   try {
@@ -99,8 +101,10 @@ HfTokenizer::~HfTokenizer() = default;
 
 void HfTokenizer::read(const nlohmann::json& file) {
   // Not applied: truncation, padding, post_processor (see the header).
-  allow_only(file, {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                    "decoder", "model"}, kFile);
+  allow_only(file,
+             {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+              "decoder", "model"},
+             kFile);
   if (!is_absent(file, "version") && file.at("version") != "1.0") {
     throw Error(fmt::format("{}: version = {} is not supported; supported: \"1.0\"", kFile, file.at("version").dump()));
   }
@@ -133,8 +137,8 @@ void HfTokenizer::read_added_tokens(const nlohmann::json& list) {
     const auto known = find(token.content);
     const auto expected = known ? static_cast<std::uint64_t>(*known) : next;
     if (id != expected) {
-      throw Error(fmt::format("{}: '{}' has the id {}, but the vocabulary and the tokens before it make it {}", kAddedTokens,
-                              token.content, id, expected));
+      throw Error(fmt::format("{}: '{}' has the id {}, but the vocabulary and the tokens before it make it {}",
+                              kAddedTokens, token.content, id, expected));
     }
     token.id = static_cast<TokenId>(id);
     token.special = flag_of(entry, "special", false, kAddedTokens);
@@ -148,7 +152,8 @@ void HfTokenizer::read_added_tokens(const nlohmann::json& list) {
 }
 
 void HfTokenizer::add(AddedToken token) {
-  if (const auto [at, fresh] = token_of_id_.try_emplace(token.id, token.content); !fresh && at->second != token.content) {
+  if (const auto [at, fresh] = token_of_id_.try_emplace(token.id, token.content);
+      !fresh && at->second != token.content) {
     throw Error(fmt::format("{}: the tokens '{}' and '{}' have the same id {}", kAddedTokens, at->second, token.content,
                             token.id));
   }
@@ -205,7 +210,8 @@ void HfTokenizer::read_ends_of_text(const std::filesystem::path& directory) {
       throw Error(fmt::format("{}: {} '{}' is not a token of {}", kConfigFile, token_key, *token, kFile));
     }
     const auto id = id_named_by(config, id_key);
-    return id && *id >= 0 && *id < size_ ? id : std::nullopt;  // a config may name an id for a vocabulary that is not ours
+    return id && *id >= 0 && *id < size_ ? id
+                                         : std::nullopt;  // a config may name an id for a vocabulary that is not ours
   };
   begin_of_text_ = resolve("bos_token", "bos_token_id");
   end_of_text_ = resolve("eos_token", "eos_token_id");
@@ -217,7 +223,8 @@ std::vector<std::int64_t> HfTokenizer::encode(std::string_view utf8) const {
                             static_cast<unsigned char>(utf8[*at]), *at));
   }
   if (utf8.size() > kLongestText) {
-    throw Error(fmt::format("a text of {} bytes is too long for the tokenizer (most: {}); break it up", utf8.size(), kLongestText));
+    throw Error(fmt::format("a text of {} bytes is too long for the tokenizer (most: {}); break it up", utf8.size(),
+                            kLongestText));
   }
   auto space = pool_->take();  // lost, not broken, when something throws
   std::vector<TokenId> ids;

@@ -34,8 +34,8 @@ class HfTokenizer : public Tokenizer {
   std::optional<std::int64_t> find(std::string_view token) const;  // added tokens first
 
  private:
-  class Words;    // pieces seen before and their ids
-  struct Space;   // what one call of encode needs; pooled
+  class Words;   // pieces seen before and their ids
+  struct Space;  // what one call of encode needs; pooled
   class Pool;
   void read(const nlohmann::json& file);
   void read_added_tokens(const nlohmann::json& list);

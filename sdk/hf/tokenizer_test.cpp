@@ -26,8 +26,8 @@ nlohmann::json plain() {
 }
 
 nlohmann::json added(int id, const std::string& content) {
-  return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-          {"normalized", false}, {"special", true}};
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
 struct Folder {
@@ -103,9 +103,11 @@ TEST_CASE("ids of the vocabulary that are doubled, negative or no numbers are re
 TEST_CASE("added tokens have the model's id or the next free one") {
   const Folder folder;
   CHECK(folder.error_with("/added_tokens", List{added(4, "<x>"), added(0, "a"), added(5, "<y>")}).empty());
-  CHECK_THAT(folder.error_with("/added_tokens", List{added(9, "<x>")}), Contains("'<x>' has the id 9") && Contains("make it 4"));
+  CHECK_THAT(folder.error_with("/added_tokens", List{added(9, "<x>")}),
+             Contains("'<x>' has the id 9") && Contains("make it 4"));
   CHECK_THAT(folder.error_with("/added_tokens", List{added(2, "<x>")}), Contains("'<x>' has the id 2"));
-  CHECK_THAT(folder.error_with("/added_tokens", List{added(4, "<x>"), added(4, "<y>")}), Contains("'<y>' has the id 4"));
+  CHECK_THAT(folder.error_with("/added_tokens", List{added(4, "<x>"), added(4, "<y>")}),
+             Contains("'<y>' has the id 4"));
   CHECK_THAT(folder.error_with("/added_tokens", List{added(4, "")}), Contains("is empty"));
 }
 
@@ -116,8 +118,10 @@ TEST_CASE("parts of a tokenizer file that are not supported are refused by name"
   CHECK_THAT(folder.error_with("/model/end_of_word_suffix", "</w>"), Contains("end_of_word_suffix"));
   CHECK_THAT(folder.error_with("/model/continuing_subword_prefix", "##"), Contains("continuing_subword_prefix"));
   CHECK_THAT(folder.error_with("/normalizer", {{"type", "NFKC"}}), Contains("type 'NFKC' is not supported"));
-  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "Whitespace"}}), Contains("type 'Whitespace' is not supported"));
-  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "ByteLevel"}, {"twist", 1}}), Contains("'twist' is not supported"));
+  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "Whitespace"}}),
+             Contains("type 'Whitespace' is not supported"));
+  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "ByteLevel"}, {"twist", 1}}),
+             Contains("'twist' is not supported"));
   CHECK_THAT(folder.error_with("/decoder", {{"type", "CTC"}}), Contains("type 'CTC' is not supported"));
   CHECK_THAT(folder.error_with("/normalizer", {{"type", "Sequence"}}), Contains("not as expected"));
   CHECK_THAT(folder.error_with("/version", "2.0"), Contains("version"));
@@ -127,15 +131,37 @@ TEST_CASE("parts of a tokenizer file that are not supported are refused by name"
 TEST_CASE("expressions that we would read otherwise than the reference are refused") {
   const Folder folder;
   const auto error = [&](const std::string& expression) {
-    return folder.error_with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", expression}}},
-                                                {"behavior", "Isolated"}, {"invert", false}});
+    return folder.error_with(
+        "/pre_tokenizer",
+        {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}});
   };
-  for (const char* good : {R"(\s+(?!\S)|[^\r\n\p{L}]?\p{Lu}*+)", R"((?i)'s|[a\-\]]{1,3}?)", R"(\x{1F600}|[\u0041-Z])", "a|", "^$", "a{,3}"}) {
+  for (const char* good : {R"(\s+(?!\S)|[^\r\n\p{L}]?\p{Lu}*+)", R"((?i)'s|[a\-\]]{1,3}?)", R"(\x{1F600}|[\u0041-Z])",
+                           "a|", "^$", "a{,3}"}) {
     CAPTURE(good);
     CHECK(error(good).empty());
   }
-  for (const char* bad : {R"(\b)", R"((a)\1)", R"(\p{Emoji})", R"([[:alpha:]])", "[a&&b]", "a{2}+", "a(?i)b", "(?i)stop", "(?i)é",
-                          "(?m:.)", "(", ")", "[a", "+", "a**", R"(\p{L)", "(?<n>a)", R"(\xff)", "[z-a]", R"(\X)", "(?<=a+)b", "\\"}) {
+  for (const char* bad : {R"(\b)",
+                          R"((a)\1)",
+                          R"(\p{Emoji})",
+                          R"([[:alpha:]])",
+                          "[a&&b]",
+                          "a{2}+",
+                          "a(?i)b",
+                          "(?i)stop",
+                          "(?i)é",
+                          "(?m:.)",
+                          "(",
+                          ")",
+                          "[a",
+                          "+",
+                          "a**",
+                          R"(\p{L)",
+                          "(?<n>a)",
+                          R"(\xff)",
+                          "[z-a]",
+                          R"(\X)",
+                          "(?<=a+)b",
+                          "\\"}) {
     CAPTURE(bad);
     CHECK_THAT(error(bad), Contains("not supported"));
   }
@@ -146,8 +172,8 @@ TEST_CASE("a text that is not UTF-8 is refused with the place") {
   const auto tokenizer = folder.open(plain());
   CHECK_THROWS_WITH(tokenizer.encode("ab\xff"), Contains("0xFF at offset 2"));
   CHECK_THROWS_WITH(tokenizer.encode("a\xc3"), Contains("offset 1"));
-  CHECK_THROWS_WITH(tokenizer.encode("\xed\xa0\x80"), Contains("offset 0"));   // a surrogate
-  CHECK_THROWS_WITH(tokenizer.encode("\xc0\x80"), Contains("offset 0"));       // too long a form
+  CHECK_THROWS_WITH(tokenizer.encode("\xed\xa0\x80"), Contains("offset 0"));  // a surrogate
+  CHECK_THROWS_WITH(tokenizer.encode("\xc0\x80"), Contains("offset 0"));      // too long a form
   CHECK_THROWS_WITH(tokenizer.encode("\xf4\x90\x80\x80"), Contains("offset 0"));
   CHECK_NOTHROW(tokenizer.encode(std::string_view("a\0b", 3)));
 }
@@ -199,7 +225,8 @@ TEST_CASE("the ends of a text come from tokenizer_config.json, else from config.
 TEST_CASE("a directory without tokenizer.json says how to make one, and digests follow the files") {
   const Folder folder;
   CHECK_FALSE(has_tokenizer(folder.directory.path()));
-  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("tokenizer.json does not exist") && Contains("save_pretrained"));
+  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()),
+                    Contains("tokenizer.json does not exist") && Contains("save_pretrained"));
   folder.put("tokenizer.json", "{");
   CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("not valid JSON"));
   const auto before = tokenizer_digest(folder.directory.path());
