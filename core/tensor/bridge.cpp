@@ -32,7 +32,9 @@ DType dtype_of(at::ScalarType type) {
     case at::kByte: return DType::u8;
     case at::kInt: return DType::i32;
     case at::kLong: return DType::i64;
-    default: throw Error(fmt::format("tensors of type {} cannot travel; use f32, f16, bf16, f8e4m3, i8, u8, i32 or i64", c10::toString(type)));
+    default:
+      throw Error(fmt::format("tensors of type {} cannot travel; use f32, f16, bf16, f8e4m3, i8, u8, i32 or i64",
+                              c10::toString(type)));
   }
 }
 
@@ -54,14 +56,16 @@ at::Tensor view_as_tensor(const PacketView& packet, const Code& raw) {
 }
 
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
-  if (!tensor.is_contiguous() || !tensor.is_cpu()) throw Error("bytes asked of a tensor that is not contiguous on the CPU");
+  if (!tensor.is_contiguous() || !tensor.is_cpu())
+    throw Error("bytes asked of a tensor that is not contiguous on the CPU");
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
 at::Tensor aligned_empty(DType type, at::IntArrayRef shape) {
   auto tensor = at::empty(shape, at::TensorOptions().dtype(scalar_type_of(type)));
   if (tensor.nbytes() > 0 && reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kPacketAlignment != 0)
-    throw Error("LibTorch's allocator gave memory that is not 64-byte aligned; Hansa needs LibTorch 2.x's default allocator");
+    throw Error(
+        "LibTorch's allocator gave memory that is not 64-byte aligned; Hansa needs LibTorch 2.x's default allocator");
   return tensor;
 }
 

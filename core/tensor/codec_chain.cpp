@@ -35,7 +35,8 @@ Seeds seeds_below(Seeds seeds, std::size_t part) {
   return {derive_seed(seeds.common, "part", {part}), derive_seed(seeds.own, "part", {part})};
 }
 
-Code encode_from(Stages stages, std::size_t stage, const at::Tensor& tensor, Seeds seeds, std::vector<at::Tensor>& leaves) {
+Code encode_from(Stages stages, std::size_t stage, const at::Tensor& tensor, Seeds seeds,
+                 std::vector<at::Tensor>& leaves) {
   Code code = code_of(tensor);
   if (stage == stages.size()) {
     leaves.push_back(tensor.contiguous());
@@ -53,7 +54,8 @@ Code encode_from(Stages stages, std::size_t stage, const at::Tensor& tensor, See
 // The part as sent must be the part as planned; an open length is bounded by the plan's most bytes.
 void require_planned(const Code& part, const TensorSpec& planned, std::uint64_t most_bytes, std::size_t stage) {
   bool fits = part.dtype == planned.dtype && part.shape.size() == planned.shape.size();
-  for (std::size_t i = 0; fits && i < part.shape.size(); ++i) fits = planned.shape[i] == -1 || part.shape[i] == planned.shape[i];
+  for (std::size_t i = 0; fits && i < part.shape.size(); ++i)
+    fits = planned.shape[i] == -1 || part.shape[i] == planned.shape[i];
   if (!fits)
     throw Error(fmt::format("codec stage {}: a part is {} [{}] where {} [{}] belongs", stage, name_of(part.dtype),
                             fmt::join(part.shape, ", "), name_of(planned.dtype), fmt::join(planned.shape, ", ")));
@@ -63,19 +65,22 @@ void require_planned(const Code& part, const TensorSpec& planned, std::uint64_t 
 }
 
 void require_same(const at::Tensor& made, const TensorSpec& out, std::size_t stage) {
-  if (made.scalar_type() != scalar_type_of(out.dtype) || made.sizes() != at::IntArrayRef(out.shape) || !made.is_contiguous())
-    throw Error(fmt::format("codec stage {}: decode did not give '{}' as {} [{}]", stage, out.name, name_of(out.dtype), fmt::join(out.shape, ", ")));
+  if (made.scalar_type() != scalar_type_of(out.dtype) || made.sizes() != at::IntArrayRef(out.shape) ||
+      !made.is_contiguous())
+    throw Error(fmt::format("codec stage {}: decode did not give '{}' as {} [{}]", stage, out.name, name_of(out.dtype),
+                            fmt::join(out.shape, ", ")));
 }
 
-at::Tensor decode_from(Stages stages, std::size_t stage, const PacketView& packet, const Code& code, const TensorSpec& out,
-                       std::uint64_t common) {
+at::Tensor decode_from(Stages stages, std::size_t stage, const PacketView& packet, const Code& code,
+                       const TensorSpec& out, std::uint64_t common) {
   if (code.coded != (stage < stages.size()))
     throw Error(fmt::format("'{}' went through {} codec stages than the {} of this channel", out.name,
                             code.coded ? "more" : "fewer", stages.size()));
   if (!code.coded) return view_as_tensor(packet, code);
   const auto plan = stages[stage]->plan(out);
   if (code.parts.size() != plan.parts.size())
-    throw Error(fmt::format("codec stage {}: '{}' has {} parts where {} belong", stage, out.name, code.parts.size(), plan.parts.size()));
+    throw Error(fmt::format("codec stage {}: '{}' has {} parts where {} belong", stage, out.name, code.parts.size(),
+                            plan.parts.size()));
   Encoded encoded;
   encoded.header = code.header;
   for (std::size_t i = 0; i < code.parts.size(); ++i) {
@@ -128,7 +133,9 @@ std::uint64_t header_bytes(const Code& code) {
 
 }  // namespace
 
-std::uint64_t tensor_seed(std::uint64_t seed, std::string_view channel, Index index) { return derive_seed(seed, channel, {index}); }
+std::uint64_t tensor_seed(std::uint64_t seed, std::string_view channel, Index index) {
+  return derive_seed(seed, channel, {index});
+}
 
 std::uint64_t EncodedTensor::bytes() const {
   std::uint64_t sum = header_bytes(code);
@@ -142,7 +149,8 @@ EncodedTensor CodecChain::encode(const at::Tensor& tensor, Seeds seeds) const {
   return encoded;
 }
 
-at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const TensorSpec& out, std::uint64_t common) const {
+at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const TensorSpec& out,
+                              std::uint64_t common) const {
   require_planned(code, out, code.coded ? kMostCodedListBytes : kNoLimit, 0);
   return decode_from(stages_, 0, packet, code, {out.name, code.dtype, code.shape}, common);
 }

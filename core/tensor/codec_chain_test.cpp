@@ -98,7 +98,8 @@ TEST_CASE("every part goes through the later stages and comes back") {
     const PacketView view(packed.memory.bytes());
     CHECK(at::equal(chain.decode(view, only(view), spec_of("t", tensor), 5), tensor));
     CHECK_THROWS(chain.decode(view, only(view), spec_of("t", tensor), 4));
-    CHECK(encoded.bytes() <= chain.plan(spec_of("t", tensor)).most_bytes + 200);  // this Trim writes seeds of any length
+    CHECK(encoded.bytes() <=
+          chain.plan(spec_of("t", tensor)).most_bytes + 200);  // this Trim writes seeds of any length
   }
 }
 
@@ -125,9 +126,11 @@ TEST_CASE("decode refuses another depth, dtype, shape and part") {
   const Packed packed(CodecChain({&trim}).encode(tensor, {}));
   const PacketView view(packed.memory.bytes());
   CHECK_THROWS_WITH(CodecChain().decode(view, only(view), spec, 0), Catch::Contains("more codec stages than the 0"));
-  CHECK_THROWS_WITH(CodecChain({&trim, &trim}).decode(view, only(view), spec, 0), Catch::Contains("fewer codec stages than the 2"));
+  CHECK_THROWS_WITH(CodecChain({&trim, &trim}).decode(view, only(view), spec, 0),
+                    Catch::Contains("fewer codec stages than the 2"));
   CHECK_THROWS_WITH(CodecChain({&unzip}).decode(view, only(view), spec, 0), Catch::Contains("1 parts where 2 belong"));
-  CHECK_THROWS_WITH(CodecChain({&trim}).decode(view, only(view), {"t", DType::f32, {7}}, 0), Catch::Contains("[6] where f32 [7]"));
+  CHECK_THROWS_WITH(CodecChain({&trim}).decode(view, only(view), {"t", DType::f32, {7}}, 0),
+                    Catch::Contains("[6] where f32 [7]"));
 }
 
 TEST_CASE("an inner claim larger than its stage can need is refused before memory is taken") {
@@ -135,12 +138,14 @@ TEST_CASE("an inner claim larger than its stage can need is refused before memor
   encoded.code.parts.at(0).shape = {std::int64_t(1) << 40};
   const Packed packed(encoded);
   const PacketView view(packed.memory.bytes());
-  CHECK_THROWS_WITH(CodecChain({&trim, &trim}).decode(view, only(view), {"t", DType::f32, {6}}, 0), Catch::Contains("at most 40"));
+  CHECK_THROWS_WITH(CodecChain({&trim, &trim}).decode(view, only(view), {"t", DType::f32, {6}}, 0),
+                    Catch::Contains("at most 40"));
   auto list = CodecChain({&trim}).encode(at::arange(6, at::kFloat), {});
   list.code.shape = {std::int64_t(1) << 40};
   const Packed listed(list);
   const PacketView list_view(listed.memory.bytes());
-  CHECK_THROWS_WITH(CodecChain({&trim}).decode(list_view, only(list_view), {"t", DType::f32, {-1}}, 0), Catch::Contains("at most"));
+  CHECK_THROWS_WITH(CodecChain({&trim}).decode(list_view, only(list_view), {"t", DType::f32, {-1}}, 0),
+                    Catch::Contains("at most"));
 }
 
 TEST_CASE("a list of open length passes through a chain") {

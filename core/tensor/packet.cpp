@@ -58,7 +58,8 @@ const PacketChannel* find_channel(const PacketContents& contents, std::string_vi
 
 void require_plannable(const Code& code, const std::string& tensor, std::size_t depth) {
   if (code.shape.size() > kMostDimensions || depth > kMostStages)
-    throw Error(fmt::format("packet: '{}' has more than {} dimensions or {} codec stages", tensor, kMostDimensions, kMostStages));
+    throw Error(fmt::format("packet: '{}' has more than {} dimensions or {} codec stages", tensor, kMostDimensions,
+                            kMostStages));
   checked_bytes(code);
   for (const auto& part : code.parts) require_plannable(part, tensor, depth + 1);
 }
@@ -66,7 +67,8 @@ void require_plannable(const Code& code, const std::string& tensor, std::size_t 
 void require_plannable(const PacketContents& contents) {
   std::unordered_set<std::string_view> channels;
   for (const auto& channel : contents.channels) {
-    if (!channels.insert(channel.name).second) throw Error(fmt::format("packet: two channels are named '{}'", channel.name));
+    if (!channels.insert(channel.name).second)
+      throw Error(fmt::format("packet: two channels are named '{}'", channel.name));
     std::unordered_set<std::string_view> names;
     for (const auto& entry : channel.entries) {
       if (!names.insert(entry.name).second)
@@ -85,13 +87,16 @@ Head checked_head(std::span<const std::byte> packet) {
   if (head.magic != kMagic) throw Error("packet: these bytes are not a packet (wrong magic number)");
   if (head.version != kPacketVersion)
     throw Error(fmt::format("packet: format version {}; this program reads version {}", head.version, kPacketVersion));
-  if (head.reserved != 0 || head.reserved_too != std::array<std::uint64_t, 2>{}) throw Error("packet: reserved fields are not zero");
+  if (head.reserved != 0 || head.reserved_too != std::array<std::uint64_t, 2>{})
+    throw Error("packet: reserved fields are not zero");
   if (head.total_bytes != packet.size())
-    throw Error(fmt::format("packet: {}: says {} bytes and has {}", head.total_bytes > packet.size() ? "truncated" : "too long",
-                            head.total_bytes, packet.size()));
-  if (head.index_bytes > kMostIndexBytes || head.index_bytes > packet.size() - sizeof head || head.data_begins > packet.size() ||
-      head.data_begins != aligned(sizeof head + head.index_bytes))
-    throw Error(fmt::format("packet: an index of {} bytes with data at {} does not fit", head.index_bytes, head.data_begins));
+    throw Error(fmt::format("packet: {}: says {} bytes and has {}",
+                            head.total_bytes > packet.size() ? "truncated" : "too long", head.total_bytes,
+                            packet.size()));
+  if (head.index_bytes > kMostIndexBytes || head.index_bytes > packet.size() - sizeof head ||
+      head.data_begins > packet.size() || head.data_begins != aligned(sizeof head + head.index_bytes))
+    throw Error(
+        fmt::format("packet: an index of {} bytes with data at {} does not fit", head.index_bytes, head.data_begins));
   return head;
 }
 
@@ -100,8 +105,10 @@ void require_canonical(const PacketContents& contents, std::uint64_t data_begins
   std::uint64_t end = data_begins;
   each_leaf_of(contents, [&](const Code& leaf, const std::string& name) {
     if (leaf.offset > total || leaf.bytes > total - leaf.offset)
-      throw Error(fmt::format("packet: '{}' lies outside ({} bytes at {} of {})", name, leaf.bytes, leaf.offset, total));
-    if (leaf.offset < end) throw Error(fmt::format("packet: '{}' at {} overlaps what ends at {}", name, leaf.offset, end));
+      throw Error(
+          fmt::format("packet: '{}' lies outside ({} bytes at {} of {})", name, leaf.bytes, leaf.offset, total));
+    if (leaf.offset < end)
+      throw Error(fmt::format("packet: '{}' at {} overlaps what ends at {}", name, leaf.offset, end));
     if (leaf.offset != aligned(end))
       throw Error(fmt::format("packet: '{}' stands at {} instead of {}", name, leaf.offset, aligned(end)));
     end = leaf.offset + leaf.bytes;
@@ -122,13 +129,15 @@ Code raw_code(DType dtype, std::vector<std::int64_t> shape) {
 PacketChannel raw_channel(std::string name, const Layout& layout) {
   PacketChannel channel{std::move(name), {}};
   channel.entries.reserve(layout.tensors.size());
-  for (const auto& tensor : layout.tensors) channel.entries.push_back({tensor.name, raw_code(tensor.dtype, tensor.shape)});
+  for (const auto& tensor : layout.tensors)
+    channel.entries.push_back({tensor.name, raw_code(tensor.dtype, tensor.shape)});
   return channel;
 }
 
 std::optional<std::string> difference(const PacketChannel& channel, const Layout& layout) {
   const auto fits = [](const std::vector<std::int64_t>& have, const std::vector<std::int64_t>& want) {
-    return std::equal(have.begin(), have.end(), want.begin(), want.end(), [](auto h, auto w) { return w == -1 || h == w; });
+    return std::equal(have.begin(), have.end(), want.begin(), want.end(),
+                      [](auto h, auto w) { return w == -1 || h == w; });
   };
   const auto shared = std::min(channel.entries.size(), layout.tensors.size());
   for (std::size_t i = 0; i < shared; ++i) {
@@ -137,15 +146,17 @@ std::optional<std::string> difference(const PacketChannel& channel, const Layout
     if (have.name != want.name)
       return fmt::format("channel '{}': tensor {} is '{}' where '{}' belongs", channel.name, i, have.name, want.name);
     if (have.code.dtype != want.dtype)
-      return fmt::format("channel '{}': '{}' is {} where {} belongs", channel.name, want.name, name_of(have.code.dtype), name_of(want.dtype));
+      return fmt::format("channel '{}': '{}' is {} where {} belongs", channel.name, want.name, name_of(have.code.dtype),
+                         name_of(want.dtype));
     if (!fits(have.code.shape, want.shape))
       return fmt::format("channel '{}': '{}' has shape [{}] where [{}] belongs", channel.name, want.name,
                          fmt::join(have.code.shape, ", "), fmt::join(want.shape, ", "));
   }
   if (channel.entries.size() == layout.tensors.size()) return {};
   const bool more = channel.entries.size() > shared;
-  return fmt::format("channel '{}': {} tensors where {} belong; the first that is {} is '{}'", channel.name, channel.entries.size(),
-                     layout.tensors.size(), more ? "too many" : "missing", more ? channel.entries[shared].name : layout.tensors[shared].name);
+  return fmt::format("channel '{}': {} tensors where {} belong; the first that is {} is '{}'", channel.name,
+                     channel.entries.size(), layout.tensors.size(), more ? "too many" : "missing",
+                     more ? channel.entries[shared].name : layout.tensors[shared].name);
 }
 
 PacketPlan::PacketPlan(PacketContents contents) : contents_(std::move(contents)) {
@@ -208,8 +219,8 @@ void PacketWriter::pad_and_advance() {
 
 void PacketWriter::finish() {
   if (written_ != plan_.total_bytes())
-    throw Error(fmt::format("packet: finished after {} of {} bytes (leaf {} of {})", written_, plan_.total_bytes(), leaf_,
-                            plan_.leaves().size()));
+    throw Error(fmt::format("packet: finished after {} of {} bytes (leaf {} of {})", written_, plan_.total_bytes(),
+                            leaf_, plan_.leaves().size()));
 }
 
 PacketView::PacketView(std::span<const std::byte> packet) : packet_(packet) {
@@ -243,8 +254,7 @@ std::span<const std::byte> PacketView::elements(const Code& leaf, std::int64_t f
 }
 
 AlignedBytes::AlignedBytes(std::uint64_t capacity)
-    : data_(static_cast<std::byte*>(std::aligned_alloc(kPacketAlignment, aligned(capacity + 1)))),
-      capacity_(capacity) {
+    : data_(static_cast<std::byte*>(std::aligned_alloc(kPacketAlignment, aligned(capacity + 1)))), capacity_(capacity) {
   if (!data_) throw std::bad_alloc();
 }
 

@@ -60,7 +60,8 @@ std::optional<std::string> difference(const PacketChannel&, const Layout&);
 
 using ByteSink = std::function<void(std::span<const std::byte>)>;
 
-class PacketPlan {  // immutable once made; throws Error on contents that no packet can hold (duplicate names, bad extents)
+class
+    PacketPlan {  // immutable once made; throws Error on contents that no packet can hold (duplicate names, bad extents)
  public:
   explicit PacketPlan(PacketContents);
   const PacketContents& contents() const { return contents_; }  // offsets filled in

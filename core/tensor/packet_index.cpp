@@ -64,7 +64,8 @@ class IndexReader {
   }
   std::string name(std::string_view what) {
     auto value = text(what);
-    if (value.size() > kMostNameBytes) throw Error(fmt::format("packet: {} of {} bytes is too long", what, value.size()));
+    if (value.size() > kMostNameBytes)
+      throw Error(fmt::format("packet: {} of {} bytes is too long", what, value.size()));
     return value;
   }
   // A count is believed only as far as the bytes that are left could hold it.
@@ -76,7 +77,8 @@ class IndexReader {
     return value;
   }
   Code code(const std::string& tensor, std::size_t depth) {
-    if (depth > kMostStages) throw Error(fmt::format("packet: the code of '{}' has over {} stages", tensor, kMostStages));
+    if (depth > kMostStages)
+      throw Error(fmt::format("packet: the code of '{}' has over {} stages", tensor, kMostStages));
     Code code;
     const auto form = number<std::uint8_t>("a code");
     const auto dtype = number<std::uint8_t>("a dtype");
@@ -139,9 +141,12 @@ std::uint64_t checked_bytes(const Code& code) {
   bool empty = false;
   for (auto extent : code.shape) {
     if (extent < 0) throw Error(fmt::format("packet: a tensor has a negative extent ({})", extent));
-    if (extent == 0) empty = true;
-    else if (static_cast<std::uint64_t>(extent) > most / bytes) throw Error("packet: a tensor's size overflows 64 bits");
-    else bytes *= static_cast<std::uint64_t>(extent);
+    if (extent == 0)
+      empty = true;
+    else if (static_cast<std::uint64_t>(extent) > most / bytes)
+      throw Error("packet: a tensor's size overflows 64 bits");
+    else
+      bytes *= static_cast<std::uint64_t>(extent);
   }
   return empty ? 0 : bytes;
 }

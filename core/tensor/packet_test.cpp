@@ -26,7 +26,8 @@ PacketContents sample_contents() {
   int8.parts = {zipped, raw_code(DType::f32, {1})};
   PacketContents contents;
   contents.meta = {{"round", "7"}, {"epoch", "6"}};
-  contents.channels.push_back({"adapter", {{"a", raw_code(DType::f32, {4, 7})}, {"empty", raw_code(DType::f32, {0, 3})}, {"b", int8}}});
+  contents.channels.push_back(
+      {"adapter", {{"a", raw_code(DType::f32, {4, 7})}, {"empty", raw_code(DType::f32, {0, 3})}, {"b", int8}}});
   contents.channels.push_back({"seeds", {{"s", raw_code(DType::i64, {})}}});
   return contents;
 }
@@ -41,7 +42,8 @@ std::vector<std::byte> pattern(std::size_t size, std::uint64_t seed) {
 std::vector<std::byte> sample_packet() {
   PacketPlan plan(sample_contents());
   std::vector<std::byte> packet;
-  PacketWriter writer(plan, [&](std::span<const std::byte> bytes) { packet.insert(packet.end(), bytes.begin(), bytes.end()); });
+  PacketWriter writer(
+      plan, [&](std::span<const std::byte> bytes) { packet.insert(packet.end(), bytes.begin(), bytes.end()); });
   for (std::size_t i = 0; i < plan.leaves().size(); ++i) {
     const auto bytes = pattern(plan.leaves()[i]->bytes, i);
     const std::size_t half = bytes.size() / 2;  // in two pieces, to see that pieces work
@@ -163,7 +165,8 @@ TEST_CASE("a view says what is wrong with a packet") {
 TEST_CASE("a view refuses leaves that overlap, lie outside or leave gaps") {
   const auto good = sample_packet();
   const PacketView view(good);
-  const auto& second = view.find("seeds")->entries[0].code;  // the last leaf: its offset stands near the end of the index
+  const auto& second =
+      view.find("seeds")->entries[0].code;  // the last leaf: its offset stands near the end of the index
   std::size_t at = 0;
   for (std::size_t i = 64; i + 8 <= good.size() && at == 0; ++i)
     if (std::memcmp(good.data() + i, &second.offset, 8) == 0) at = i;
@@ -191,7 +194,8 @@ TEST_CASE("mutated packets give an error or a view whose bytes can all be read")
     const auto flips = 1 + rng.below(4);
     for (std::uint64_t f = 0; f < flips; ++f) {
       const auto where = rng.below(10) == 0 ? rng.below(packet.size()) : 64 + rng.below(index_bytes);
-      packet[where] = rng.below(2) ? static_cast<std::byte>(rng.next()) : packet[where] ^ static_cast<std::byte>(1u << rng.below(8));
+      packet[where] = rng.below(2) ? static_cast<std::byte>(rng.next())
+                                   : packet[where] ^ static_cast<std::byte>(1u << rng.below(8));
     }
     if (rng.below(8) == 0) packet.resize(rng.below(packet.size() + 1));
     if (packet.size() >= 64) reseal(packet);

@@ -15,8 +15,10 @@ SquaredNorm squared_norm(std::span<const float> values) {
   const float* at = values.data();
   std::size_t left = values.size();
   for (; left >= kLanes; left -= kLanes, at += kLanes)
-    for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
-  for (std::size_t lane = 0; lane < left; ++lane) lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
+  for (std::size_t lane = 0; lane < left; ++lane)
+    lanes[lane] += static_cast<double>(at[lane]) * static_cast<double>(at[lane]);
   for (std::size_t half = kLanes / 2; half > 0; half /= 2)
     for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   return {lanes[0]};

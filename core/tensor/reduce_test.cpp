@@ -40,7 +40,8 @@ TEST_CASE("the squared norm does not depend on the address") {
 }
 
 TEST_CASE("one NaN or infinity anywhere is seen, the largest floats are finite") {
-  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()})
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                    -std::numeric_limits<float>::infinity()})
     for (std::size_t at : {std::size_t{0}, std::size_t{100}, std::size_t{4096}}) {
       auto v = values(4097);
       v[at] = bad;

@@ -33,12 +33,14 @@ void SecureKeystream::refill() {
   std::array<unsigned char, crypto_stream_chacha20_NONCEBYTES> nonce;
   std::memcpy(nonce.data(), &nonce_, sizeof nonce_);
   ++nonce_;  // a nonce is used once; 2^64 blocks outlast any process
-  crypto_stream_chacha20(reinterpret_cast<unsigned char*>(block_.data()), block_.size() * sizeof block_[0], nonce.data(), key_.data());
+  crypto_stream_chacha20(reinterpret_cast<unsigned char*>(block_.data()), block_.size() * sizeof block_[0],
+                         nonce.data(), key_.data());
   used_ = 0;
 }
 
 at::Tensor SecureNoise::gaussian(at::IntArrayRef shape, double sigma) {
-  if (!(sigma >= 0) || !std::isfinite(sigma)) throw Error("Gaussian noise needs a finite standard deviation of at least 0");
+  if (!(sigma >= 0) || !std::isfinite(sigma))
+    throw Error("Gaussian noise needs a finite standard deviation of at least 0");
   auto noise = aligned_empty(DType::f32, shape);
   float* to = noise.mutable_data_ptr<float>();
   const auto count = noise.numel();

@@ -24,7 +24,7 @@ class SecureKeystream {
   SecureKeystream(const SecureKeystream&) = delete;
   SecureKeystream& operator=(const SecureKeystream&) = delete;
   std::uint64_t next();
-  double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }             // [0, 1)
+  double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }                 // [0, 1)
   double positive_uniform() { return static_cast<double>((next() >> 11) + 1) * 0x1.0p-53; }  // (0, 1]
 
  private:

@@ -52,7 +52,8 @@ TEST_CASE("noise passes the Kolmogorov-Smirnov test against the normal law") {
   const double bound = std::sqrt(std::log(2 / 1e-9) / 2 / 1e6);  // Massart's inequality
   CHECK(kolmogorov_distance(normals(1'000'000), normal_cdf) < bound);
   CHECK(kolmogorov_distance(normals(1'000'000, 7.5), [](double x) { return normal_cdf(x / 7.5); }) < bound);
-  CHECK(kolmogorov_distance(normals(1'000'000), [](double x) { return normal_cdf(x / 1.02); }) > bound / 4);  // it can tell
+  CHECK(kolmogorov_distance(normals(1'000'000), [](double x) { return normal_cdf(x / 1.02); }) >
+        bound / 4);  // it can tell
 }
 
 TEST_CASE("neighbouring values are uncorrelated, and no two streams are alike") {

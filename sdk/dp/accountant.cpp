@@ -76,12 +76,15 @@ void require(bool holds, const char* otherwise) {
 
 void require_counted(const DpEvent& event) {
   if (event.mechanism != "gaussian")
-    throw std::invalid_argument("privacy accounting: mechanism '" + event.mechanism + "' is unknown; only 'gaussian' is counted");
+    throw std::invalid_argument("privacy accounting: mechanism '" + event.mechanism +
+                                "' is unknown; only 'gaussian' is counted");
   require(event.noise_multiplier >= 0 && std::isfinite(event.noise_multiplier),
           "privacy accounting: the noise multiplier must be a number of at least 0");
-  require(event.sampling_rate >= 0 && event.sampling_rate <= 1, "privacy accounting: the sampling rate must be between 0 and 1");
+  require(event.sampling_rate >= 0 && event.sampling_rate <= 1,
+          "privacy accounting: the sampling rate must be between 0 and 1");
   require(event.sampling_rate == 1 || event.sampling_rate == 0 || event.adjacency == Adjacency::AddRemove,
-          "privacy accounting: sampling amplifies only under add/remove adjacency with Poisson sampling; use sampling rate 1");
+          "privacy accounting: sampling amplifies only under add/remove adjacency with Poisson sampling; use sampling "
+          "rate 1");
 }
 
 double epsilon_at(double divergence, double order, double delta) {
@@ -111,7 +114,8 @@ double renyi_divergence(double sigma, double q, double order) {
   if (sigma == 0) return kInfinity;
   if (q == 1) return order / (2 * sigma * sigma);
   const bool integer = order == std::floor(order) && order < 1e6;
-  const double log_moment = integer ? log_moment_integer(q, sigma, static_cast<int>(order)) : log_moment_fractional(q, sigma, order);
+  const double log_moment =
+      integer ? log_moment_integer(q, sigma, static_cast<int>(order)) : log_moment_fractional(q, sigma, order);
   return std::isnan(log_moment) ? kInfinity : std::max(0.0, log_moment) / (order - 1);
 }
 
@@ -121,13 +125,15 @@ Spend spend(std::span<const DpEvent> events, double delta) {
   for (const auto& event : events) {
     if (event.mechanism.empty()) continue;
     require_counted(event);
-    if (event.count > 0 && event.sampling_rate > 0) releases[{event.noise_multiplier, event.sampling_rate}] += static_cast<double>(event.count);
+    if (event.count > 0 && event.sampling_rate > 0)
+      releases[{event.noise_multiplier, event.sampling_rate}] += static_cast<double>(event.count);
   }
   if (releases.empty()) return {};
   Spend best{kInfinity, 0};
   for (double order : orders()) {
     double divergence = 0;
-    for (const auto& [event, count] : releases) divergence += count * renyi_divergence(event.first, event.second, order);
+    for (const auto& [event, count] : releases)
+      divergence += count * renyi_divergence(event.first, event.second, order);
     const double epsilon = epsilon_at(divergence, order, delta);
     if (epsilon < best.epsilon) best = {epsilon, order};
   }

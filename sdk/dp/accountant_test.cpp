@@ -42,17 +42,17 @@ TEST_CASE("epsilon agrees with Google's dp_accounting within a thousandth") {
     double delta, epsilon;
   };
   const Row rows[] = {
-      {1.5, 0.04, 2250, 1e-05, 7.329334702381698},     {1.1, 0.004266666667, 14062, 1e-05, 2.5965558697943036},
-      {1.0, 0.1, 100, 1e-05, 7.903850223578232},       {1.0, 1, 1, 1e-05, 4.728507067217623},
-      {0.7, 0.001, 10000, 1e-06, 2.4730399056428074},  {1.0, 0.02, 200, 1e-05, 2.229843716160299},
-      {3.0, 0.25, 300, 1e-06, 8.445757848699177},      {0.6, 0.01, 500, 1e-05, 6.952161977700438},
-      {1.0, 0.001, 1000, 1e-07, 1.061589906765417},    {1.13, 0.01, 1600, 1e-06, 2.298622551345149},
+      {1.5, 0.04, 2250, 1e-05, 7.329334702381698},    {1.1, 0.004266666667, 14062, 1e-05, 2.5965558697943036},
+      {1.0, 0.1, 100, 1e-05, 7.903850223578232},      {1.0, 1, 1, 1e-05, 4.728507067217623},
+      {0.7, 0.001, 10000, 1e-06, 2.4730399056428074}, {1.0, 0.02, 200, 1e-05, 2.229843716160299},
+      {3.0, 0.25, 300, 1e-06, 8.445757848699177},     {0.6, 0.01, 500, 1e-05, 6.952161977700438},
+      {1.0, 0.001, 1000, 1e-07, 1.061589906765417},   {1.13, 0.01, 1600, 1e-06, 2.298622551345149},
   };
   for (const auto& row : rows) {
     INFO("sigma " << row.sigma << " q " << row.q << " steps " << row.steps);
     const double epsilon = epsilon_of(row.sigma, row.q, row.steps, row.delta);
-    CHECK(epsilon == Approx(row.epsilon).epsilon(1e-3));       // theirs bounds fractional orders a little less tightly
-    CHECK(epsilon <= row.epsilon * (1 + 1e-9));                // ours is exact there: see the integration below
+    CHECK(epsilon == Approx(row.epsilon).epsilon(1e-3));  // theirs bounds fractional orders a little less tightly
+    CHECK(epsilon <= row.epsilon * (1 + 1e-9));           // ours is exact there: see the integration below
   }
 }
 
@@ -69,7 +69,8 @@ TEST_CASE("the divergence is what integrating its definition gives") {
 TEST_CASE("integer and fractional series meet") {
   for (double order : {2.0, 3.0, 7.0})
     for (double nudge : {-1e-9, 1e-9})
-      CHECK(dp::renyi_divergence(1.2, 0.07, order + nudge) == Approx(dp::renyi_divergence(1.2, 0.07, order)).epsilon(1e-6));
+      CHECK(dp::renyi_divergence(1.2, 0.07, order + nudge) ==
+            Approx(dp::renyi_divergence(1.2, 0.07, order)).epsilon(1e-6));
 }
 
 TEST_CASE("a tiny divergence keeps its digits") {
@@ -118,14 +119,16 @@ TEST_CASE("nonsense is refused with a sentence") {
 }
 
 TEST_CASE("different events compose, alike ones in any split") {
-  const std::vector<DpEvent> split{{"gaussian", 1, 0.05, 30}, {"", 0}, {"gaussian", 2, 1, 2}, {"gaussian", 1, 0.05, 70}};
+  const std::vector<DpEvent> split{
+      {"gaussian", 1, 0.05, 30}, {"", 0}, {"gaussian", 2, 1, 2}, {"gaussian", 1, 0.05, 70}};
   const std::vector<DpEvent> joined{{"gaussian", 2, 1, 2}, {"gaussian", 1, 0.05, 100}};
   CHECK(dp::epsilon(split, 1e-5) == Approx(dp::epsilon(joined, 1e-5)).epsilon(1e-12));
   CHECK(dp::epsilon(joined, 1e-5) > epsilon_of(1, 0.05, 100, 1e-5));
   double by_hand = kInfinity;  // straight from the definition
   for (double order : dp::orders()) {
     const double divergence = 100 * dp::renyi_divergence(1, 0.05, order) + 2 * order / 8;
-    by_hand = std::min(by_hand, divergence + std::log((order - 1) / order) - (std::log(1e-5) + std::log(order)) / (order - 1));
+    by_hand = std::min(by_hand,
+                       divergence + std::log((order - 1) / order) - (std::log(1e-5) + std::log(order)) / (order - 1));
   }
   CHECK(dp::epsilon(joined, 1e-5) == Approx(by_hand).epsilon(1e-12));
 }

@@ -21,7 +21,8 @@ void add_weighted(float* sum, const float* delta, std::int64_t count, float weig
 
 std::uint64_t FedAvg::workspace(const Layout& layout, const Group& group, std::size_t clients) const {
   std::uint64_t largest = 0;
-  for (auto member : group.members) largest = std::max(largest, static_cast<std::uint64_t>(layout.tensors.at(member).elements()) * sizeof(float));
+  for (auto member : group.members)
+    largest = std::max(largest, static_cast<std::uint64_t>(layout.tensors.at(member).elements()) * sizeof(float));
   return clients == 0 ? largest : 2 * largest;  // the sum, and one client's delta
 }
 
@@ -35,7 +36,8 @@ void FedAvg::reduce(const Updates& updates, Results& results) {
     for (std::size_t client = 0; client < updates.clients(); ++client) {
       const auto delta = updates.delta(client, member);
       if (delta.sizes() != sum.sizes())
-        throw std::invalid_argument("fedavg averages tensors of one shape; '" + spec.name + "' differs between clients");
+        throw std::invalid_argument("fedavg averages tensors of one shape; '" + spec.name +
+                                    "' differs between clients");
       const auto weight = static_cast<float>(updates.who(client).weight);
       (client == 0 ? write_weighted : add_weighted)(to, delta.const_data_ptr<float>(), count, weight);
     }
@@ -49,8 +51,10 @@ HANSA_PLUGIN(org_hansa_fedavg, "0.1.0") {
   using namespace hansa;
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin.add<fedavg::FedAvg>("fedavg", "Weighted mean of the clients' changes (federated averaging).")
-      .doc("arXiv 1602.05629. The weights are the host's ([round] weights); the rule returns the weighted sum, and the host adds "
-           "noise where asked and divides.")
+      .doc(
+          "arXiv 1602.05629. The weights are the host's ([round] weights); the rule returns the weighted sum, and the "
+          "host adds "
+          "noise where asked and divides.")
       .maturity(Maturity::Beta)
       .traits(HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_ORDER_FREE | HANSA_TRAIT_ELEMENTWISE_MEAN | HANSA_TRAIT_STATELESS);
 }

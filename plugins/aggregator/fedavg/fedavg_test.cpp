@@ -37,7 +37,9 @@ struct FakeUpdates final : Updates {
     return deltas.at(client).at(member);
   }
   at::Tensor value(std::size_t, std::size_t) const override { throw std::logic_error("not asked for"); }
-  at::Tensor slice(std::size_t, std::size_t, std::int64_t, std::int64_t) const override { throw std::logic_error("not asked for"); }
+  at::Tensor slice(std::size_t, std::size_t, std::int64_t, std::int64_t) const override {
+    throw std::logic_error("not asked for");
+  }
 };
 struct FakeResults final : Results {
   std::vector<at::Tensor> sums;
@@ -61,7 +63,8 @@ FakeUpdates cohort(std::size_t clients, std::vector<std::vector<std::int64_t>> s
     who.weight = 0.5 + static_cast<double>(c % 7);
     updates.people.push_back(who);
     updates.deltas.emplace_back();
-    for (const auto& shape : shapes) updates.deltas.back().push_back(random_tensor(shape, 100 * c + updates.deltas.back().size()));
+    for (const auto& shape : shapes)
+      updates.deltas.back().push_back(random_tensor(shape, 100 * c + updates.deltas.back().size()));
   }
   return updates;
 }

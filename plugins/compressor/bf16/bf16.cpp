@@ -14,8 +14,9 @@ constexpr std::uint32_t kInfinity = 0x7f800000u, kLargest = 0x7f7f0000u;  // of 
 // `add` is what decides between the two neighbours: below 0x10000, added before the lower half is cut off.
 std::uint16_t cut(std::uint32_t bits, std::uint32_t add) {
   const std::uint32_t sign = bits & 0x80000000u, magnitude = bits & 0x7fffffffu;
-  const std::uint32_t rounded = magnitude >= kInfinity ? magnitude | (magnitude > kInfinity ? 0x400000u : 0u)  // NaN stays NaN
-                                : magnitude + add >= kInfinity ? kLargest  // finite stays finite
+  const std::uint32_t rounded = magnitude >= kInfinity
+                                    ? magnitude | (magnitude > kInfinity ? 0x400000u : 0u)  // NaN stays NaN
+                                : magnitude + add >= kInfinity ? kLargest                   // finite stays finite
                                                                : magnitude + add;
   return static_cast<std::uint16_t>((sign | rounded) >> 16);
 }
@@ -37,7 +38,8 @@ std::uint64_t traits(const Params& params) {
 }
 
 SizePlan Bf16::plan(const TensorSpec& in) const {
-  if (in.dtype != DType::f32) throw std::invalid_argument("bf16 takes f32 tensors; this one is " + std::string(name_of(in.dtype)));
+  if (in.dtype != DType::f32)
+    throw std::invalid_argument("bf16 takes f32 tensors; this one is " + std::string(name_of(in.dtype)));
   const auto bytes = static_cast<std::uint64_t>(in.elements()) * 2;
   return {{{"bf16", DType::bf16, in.shape}}, bytes, bytes};
 }
@@ -55,7 +57,9 @@ Encoded Bf16::encode(const at::Tensor& in, Seeds seeds) const {
     }
   };
   switch (params_.rounding) {
-    case Rounding::Nearest: each([](std::uint32_t bits, std::uint64_t) { return 0x7fffu + ((bits >> 16) & 1u); }); break;
+    case Rounding::Nearest:
+      each([](std::uint32_t bits, std::uint64_t) { return 0x7fffu + ((bits >> 16) & 1u); });
+      break;
     case Rounding::Stochastic: each([&](std::uint32_t, std::uint64_t i) { return random_half(seeds.own, i); }); break;
     case Rounding::TowardZero: each([](std::uint32_t, std::uint64_t) { return 0u; }); break;
   }
@@ -71,7 +75,8 @@ at::Tensor Bf16::decode(const Encoded& encoded, const TensorSpec& out, std::uint
   const auto* from = static_cast<const std::uint16_t*>(part.const_data_ptr());
   auto made = at::empty(out.shape, at::TensorOptions().dtype(at::kFloat));
   float* to = made.mutable_data_ptr<float>();
-  for (std::int64_t i = 0; i < part.numel(); ++i) to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
+  for (std::int64_t i = 0; i < part.numel(); ++i)
+    to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
   return made;
 }
 
@@ -80,9 +85,13 @@ at::Tensor Bf16::decode(const Encoded& encoded, const TensorSpec& out, std::uint
 HANSA_PLUGIN(org_hansa_bf16, "0.1.0") {
   using namespace hansa;
   plugin.vendor("Hansa").license("Apache-2.0");
-  plugin.add<bf16::Bf16, bf16::Params>("bf16", "The upper half of each fp32: half the bytes, a relative error of at most 1/128.")
-      .doc("Relative error: at most 1/256 with nearest rounding, 1/128 otherwise. Stochastic rounding is unbiased, rounding "
-           "toward zero never lengthens an update. Finite values stay finite.")
+  plugin
+      .add<bf16::Bf16, bf16::Params>("bf16",
+                                     "The upper half of each fp32: half the bytes, a relative error of at most 1/128.")
+      .doc(
+          "Relative error: at most 1/256 with nearest rounding, 1/128 otherwise. Stochastic rounding is unbiased, "
+          "rounding "
+          "toward zero never lengthens an update. Finite values stay finite.")
       .maturity(Maturity::Beta)
       .traits([](const bf16::Params& p) { return bf16::traits(p); })
       .param(&bf16::Params::rounding, "rounding", "How values between two bf16 numbers are rounded.",

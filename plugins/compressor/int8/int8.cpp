@@ -17,7 +17,8 @@ constexpr float kMostScale = std::numeric_limits<float>::max() / 128;  // so tha
 bool is_float(DType type) { return type == DType::f32 || type == DType::f16 || type == DType::bf16; }
 
 at::ScalarType float_type(DType type) {
-  if (!is_float(type)) throw std::invalid_argument("int8 takes f32, f16 and bf16 tensors; this one is " + std::string(name_of(type)));
+  if (!is_float(type))
+    throw std::invalid_argument("int8 takes f32, f16 and bf16 tensors; this one is " + std::string(name_of(type)));
   return type == DType::f32 ? at::kFloat : type == DType::f16 ? at::kHalf : at::kBFloat16;
 }
 
@@ -36,7 +37,8 @@ bool all_finite(const float* from, std::int64_t count) {
 // The smallest scale with |x| / scale <= 127 for the whole block, so that nothing is cut off and rounding stays unbiased.
 float scale_for(float largest) {
   float scale = largest / kMostCode;
-  if (static_cast<double>(scale) * kMostCode < largest) scale = std::nextafter(scale, std::numeric_limits<float>::max());
+  if (static_cast<double>(scale) * kMostCode < largest)
+    scale = std::nextafter(scale, std::numeric_limits<float>::max());
   return std::min(scale, kMostScale);
 }
 
@@ -85,7 +87,8 @@ Encoded Int8::encode(const at::Tensor& in, Seeds seeds) const {
     if (params_.rounding == Rounding::Nearest)
       for (auto i = begin; i < end; ++i) to[i] = to_code(from[i] / divisor, 0.5f);
     else
-      for (auto i = begin; i < end; ++i) to[i] = to_code(from[i] / divisor, uniform_at(seeds.own, static_cast<std::uint64_t>(i)));
+      for (auto i = begin; i < end; ++i)
+        to[i] = to_code(from[i] / divisor, uniform_at(seeds.own, static_cast<std::uint64_t>(i)));
   }
   return {{codes, scales}, ""};
 }
@@ -93,9 +96,11 @@ Encoded Int8::encode(const at::Tensor& in, Seeds seeds) const {
 at::Tensor Int8::decode(const Encoded& encoded, const TensorSpec& out, std::uint64_t) const {
   const auto type = float_type(out.dtype);
   const auto count = out.elements(), blocks = (count + params_.block - 1) / params_.block;
-  if (encoded.parts.size() != 2 || !encoded.header.empty()) throw std::invalid_argument("int8: codes and scales expected, and no header");
+  if (encoded.parts.size() != 2 || !encoded.header.empty())
+    throw std::invalid_argument("int8: codes and scales expected, and no header");
   const auto codes = encoded.parts[0].contiguous(), scales = encoded.parts[1].contiguous();
-  if (codes.scalar_type() != at::kChar || codes.numel() != count) throw std::invalid_argument("int8: the codes do not fit the tensor");
+  if (codes.scalar_type() != at::kChar || codes.numel() != count)
+    throw std::invalid_argument("int8: the codes do not fit the tensor");
   if (scales.scalar_type() != at::kFloat || scales.numel() != blocks)
     throw std::invalid_argument("int8: the scales do not fit the tensor; do both sides use the same block size?");
   auto made = at::empty(out.shape, at::TensorOptions().dtype(at::kFloat));
@@ -103,7 +108,8 @@ at::Tensor Int8::decode(const Encoded& encoded, const TensorSpec& out, std::uint
   const auto* from = codes.const_data_ptr<std::int8_t>();
   for (std::int64_t block = 0; block < blocks; ++block) {
     const float scale = scales.const_data_ptr<float>()[block];
-    if (!(scale >= 0 && scale <= kMostScale)) throw std::invalid_argument("int8: a scale is negative, not finite or too large");
+    if (!(scale >= 0 && scale <= kMostScale))
+      throw std::invalid_argument("int8: a scale is negative, not finite or too large");
     const auto begin = block * params_.block, end = std::min(count, begin + params_.block);
     for (auto i = begin; i < end; ++i) to[i] = static_cast<float>(from[i]) * scale;
   }
@@ -116,11 +122,15 @@ HANSA_PLUGIN(org_hansa_int8, "0.1.0") {
   using namespace hansa;
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin.add<int8::Int8, int8::Params>("int8", "8-bit integers with one scale per block: a quarter of the bytes.")
-      .doc("Each block of `block` elements is stored as integers from -127 to 127 times its largest magnitude over 127. Error "
-           "per element: at most half a step with nearest rounding, one step with stochastic rounding, which is unbiased "
-           "(as in QSGD, arXiv 1610.02132).")
+      .doc(
+          "Each block of `block` elements is stored as integers from -127 to 127 times its largest magnitude over 127. "
+          "Error "
+          "per element: at most half a step with nearest rounding, one step with stochastic rounding, which is "
+          "unbiased "
+          "(as in QSGD, arXiv 1610.02132).")
       .maturity(Maturity::Beta)
       .traits([](const int8::Params& p) { return int8::traits(p); })
       .param(&int8::Params::block, "block", "Elements that share one scale.", range(8, 1 << 20), "elements")
-      .param(&int8::Params::rounding, "rounding", "How values between two codes are rounded.", choices({"nearest", "stochastic"}));
+      .param(&int8::Params::rounding, "rounding", "How values between two codes are rounded.",
+             choices({"nearest", "stochastic"}));
 }

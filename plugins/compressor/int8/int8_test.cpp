@@ -36,7 +36,8 @@ TEST_CASE("int8 errs by at most half a step when rounding to nearest and one ste
       for (int j = i / 64 * 64; j < std::min(1000, i / 64 * 64 + 64); ++j)
         largest = std::max(largest, std::fabs(static_cast<double>(in.const_data_ptr<float>()[j])));
       const double step = largest / 127 * (rounding == Rounding::Nearest ? 0.5 : 1.0);
-      CHECK(std::fabs(static_cast<double>(back.const_data_ptr<float>()[i]) - in.const_data_ptr<float>()[i]) <= step * (1 + 1e-5));
+      CHECK(std::fabs(static_cast<double>(back.const_data_ptr<float>()[i]) - in.const_data_ptr<float>()[i]) <=
+            step * (1 + 1e-5));
     }
   }
 }
@@ -88,7 +89,8 @@ TEST_CASE("int8 refuses what it cannot code or decode") {
   const Int8 codec(Params{8, Rounding::Nearest});
   auto in = at::zeros({9});
   auto good = codec.encode(in, {});
-  CHECK_THROWS_WITH(Int8(Params{4096, Rounding::Nearest}).decode(good, spec({9}), 0), Catch::Contains("same block size"));
+  CHECK_THROWS_WITH(Int8(Params{4096, Rounding::Nearest}).decode(good, spec({9}), 0),
+                    Catch::Contains("same block size"));
   for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -1.0f}) {
     good.parts[1].mutable_data_ptr<float>()[1] = bad;
     CHECK_THROWS_WITH(codec.decode(good, spec({9}), 0), Catch::Contains("a scale is"));

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include <ATen/ops/empty.h>
-#include <hansa/plugin.hpp>
 #include <zstd.h>
+#include <hansa/plugin.hpp>
 
 namespace hansa::zstd {
 namespace {
@@ -36,15 +36,16 @@ void from_planes(const unsigned char* from, unsigned char* to, std::size_t eleme
 }
 
 std::size_t checked(std::size_t result, const char* doing) {
-  if (ZSTD_isError(result)) throw std::invalid_argument(std::string("zstd: ") + doing + ": " + ZSTD_getErrorName(result));
+  if (ZSTD_isError(result))
+    throw std::invalid_argument(std::string("zstd: ") + doing + ": " + ZSTD_getErrorName(result));
   return result;
 }
 
 }  // namespace
 
 std::uint64_t traits() {
-  return HANSA_TRAIT_LOSSLESS | HANSA_TRAIT_UNBIASED | HANSA_TRAIT_NORM_SAFE | HANSA_TRAIT_FIXED_SUPPORT | HANSA_TRAIT_STATELESS |
-         HANSA_TRAIT_REENTRANT;
+  return HANSA_TRAIT_LOSSLESS | HANSA_TRAIT_UNBIASED | HANSA_TRAIT_NORM_SAFE | HANSA_TRAIT_FIXED_SUPPORT |
+         HANSA_TRAIT_STATELESS | HANSA_TRAIT_REENTRANT;
 }
 
 SizePlan Zstd::plan(const TensorSpec& in) const {
@@ -52,7 +53,9 @@ SizePlan Zstd::plan(const TensorSpec& in) const {
   // Measured on deltas: int8 codes shrink to about 0.88, float planes to about 0.91; see README.
   const double share = in.dtype == DType::i8 ? 0.88 : in.dtype == DType::u8 || in.dtype == DType::f8e4m3 ? 1 : 0.91;
   const auto most = static_cast<std::uint64_t>(ZSTD_compressBound(bytes));
-  return {{{"zstd", DType::u8, {-1}}}, std::min(most, static_cast<std::uint64_t>(share * static_cast<double>(bytes)) + 16), most};
+  return {{{"zstd", DType::u8, {-1}}},
+          std::min(most, static_cast<std::uint64_t>(share * static_cast<double>(bytes)) + 16),
+          most};
 }
 
 Encoded Zstd::encode(const at::Tensor& in, Seeds) const {
@@ -66,7 +69,8 @@ Encoded Zstd::encode(const at::Tensor& in, Seeds) const {
     from = planes.data();
   }
   std::vector<unsigned char> packed(ZSTD_compressBound(bytes));
-  const auto size = checked(ZSTD_compress(packed.data(), packed.size(), from, bytes, static_cast<int>(params_.level)), "compressing");
+  const auto size =
+      checked(ZSTD_compress(packed.data(), packed.size(), from, bytes, static_cast<int>(params_.level)), "compressing");
   auto part = at::empty({static_cast<std::int64_t>(size)}, at::TensorOptions().dtype(at::kByte));
   std::memcpy(part.mutable_data_ptr(), packed.data(), size);
   return {{part}, params_.shuffle && width > 1 ? "p" : ""};
@@ -74,13 +78,16 @@ Encoded Zstd::encode(const at::Tensor& in, Seeds) const {
 
 at::Tensor Zstd::decode(const Encoded& encoded, const TensorSpec& out, std::uint64_t) const {
   const auto type = torch_type(out.dtype);
-  if (encoded.parts.size() != 1 || encoded.parts[0].scalar_type() != at::kByte) throw std::invalid_argument("zstd: one part of bytes expected");
+  if (encoded.parts.size() != 1 || encoded.parts[0].scalar_type() != at::kByte)
+    throw std::invalid_argument("zstd: one part of bytes expected");
   if (!encoded.header.empty() && encoded.header != "p") throw std::invalid_argument("zstd: unknown header");
   const auto part = encoded.parts[0].contiguous();
   const auto* from = part.const_data_ptr();
-  const std::size_t elements = static_cast<std::size_t>(out.elements()), width = size_of(out.dtype), bytes = elements * width;
+  const std::size_t elements = static_cast<std::size_t>(out.elements()), width = size_of(out.dtype),
+                    bytes = elements * width;
   if (ZSTD_getFrameContentSize(from, part.nbytes()) != bytes)
-    throw std::invalid_argument("zstd: the frame is damaged or does not hold the " + std::to_string(bytes) + " bytes of this tensor");
+    throw std::invalid_argument("zstd: the frame is damaged or does not hold the " + std::to_string(bytes) +
+                                " bytes of this tensor");
   auto made = at::empty(out.shape, at::TensorOptions().dtype(type));
   auto* to = static_cast<unsigned char*>(made.mutable_data_ptr());
   std::vector<unsigned char> planes(encoded.header == "p" ? bytes : 0);
@@ -97,7 +104,9 @@ HANSA_PLUGIN(org_hansa_zstd, "0.1.0") {
   using namespace hansa;
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin.add<zstd::Zstd, zstd::Params>("zstd", "Lossless entropy coding of whatever the stages before it gave.")
-      .doc("Zstandard (RFC 8878) over the bytes of each tensor, sorted into byte planes where elements have several bytes.")
+      .doc(
+          "Zstandard (RFC 8878) over the bytes of each tensor, sorted into byte planes where elements have several "
+          "bytes.")
       .maturity(Maturity::Beta)
       .traits(zstd::traits())
       .param(&zstd::Params::level, "level", "Higher is smaller and slower; deltas gain little above 1.", range(1, 19))

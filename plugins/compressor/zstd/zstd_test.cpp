@@ -2,8 +2,8 @@
 
 #include <ATen/ops/zeros.h>
 #include <hansa/plugin.h>
-#include <hansa/testing/compressor_suite.hpp>
 #include <zstd.h>
+#include <hansa/testing/compressor_suite.hpp>
 
 #include "test.hpp"
 
@@ -12,7 +12,8 @@ using zstd::Zstd, zstd::Params;
 
 TEST_CASE("zstd holds what every compressor must, for every dtype") {
   for (int type = 0; type <= 7; ++type)
-    for (bool shuffle : {false, true}) CHECK_NOTHROW(testing::check_compressor(Zstd(Params{3, shuffle}), static_cast<DType>(type)));
+    for (bool shuffle : {false, true})
+      CHECK_NOTHROW(testing::check_compressor(Zstd(Params{3, shuffle}), static_cast<DType>(type)));
 }
 
 TEST_CASE("zstd gives back every bit, NaN included") {
@@ -41,7 +42,8 @@ TEST_CASE("a frame that would grow beyond the tensor is refused") {
   // A frame that lies about its size, and two frames in a row.
   auto two = codec.encode(at::zeros({100}, at::TensorOptions().dtype(at::kByte)), {});
   auto doubled = at::zeros({2 * two.parts.at(0).numel()}, at::TensorOptions().dtype(at::kByte));
-  for (int i = 0; i < 2; ++i) doubled.slice(0, i * two.parts[0].numel(), (i + 1) * two.parts[0].numel()).copy_(two.parts[0]);
+  for (int i = 0; i < 2; ++i)
+    doubled.slice(0, i * two.parts[0].numel(), (i + 1) * two.parts[0].numel()).copy_(two.parts[0]);
   two.parts[0] = doubled;
   CHECK_THROWS_AS(codec.decode(two, {"t", DType::u8, {100}}, 0), std::invalid_argument);
 }

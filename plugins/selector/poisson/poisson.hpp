@@ -16,7 +16,9 @@ struct Params {
 class Poisson final : public Stateless<Selector> {
  public:
   explicit Poisson(Params params) : params_(params) {}
-  double expected_cohort(std::size_t population) const override { return sampling_rate(population) * static_cast<double>(population); }
+  double expected_cohort(std::size_t population) const override {
+    return sampling_rate(population) * static_cast<double>(population);
+  }
   double sampling_rate(std::size_t population) const override {
     if (params_.rate) return *params_.rate;
     return population == 0 ? 1 : std::min(1.0, params_.expected_cohort.value_or(1) / static_cast<double>(population));

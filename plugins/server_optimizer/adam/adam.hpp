@@ -18,7 +18,8 @@ class Adam final : public Stateless<ServerOptimizer> {
  public:
   explicit Adam(Params params) : params_(params) {}
   std::vector<TensorSpec> state(const TensorSpec& parameter) const override;
-  void step(std::string_view channel, Index index, at::Tensor& parameter, const at::Tensor& delta, std::span<at::Tensor> state) override;
+  void step(std::string_view channel, Index index, at::Tensor& parameter, const at::Tensor& delta,
+            std::span<at::Tensor> state) override;
 
  private:
   Params params_;

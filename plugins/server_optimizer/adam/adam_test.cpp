@@ -44,8 +44,10 @@ TEST_CASE("adam and yogi follow the paper's update, written naively in double") 
       for (int i = 0; i < 29; ++i) {
         const double d = delta.const_data_ptr<float>()[i], square = d * d;
         m[i] = 0.8 * m[i] + 0.2 * d;
-        if (moment == SecondMoment::Adam) v[i] = 0.95 * v[i] + 0.05 * square;
-        else v[i] = v[i] - 0.05 * square * (v[i] > square ? 1 : v[i] < square ? -1 : 0);
+        if (moment == SecondMoment::Adam)
+          v[i] = 0.95 * v[i] + 0.05 * square;
+        else
+          v[i] = v[i] - 0.05 * square * (v[i] > square ? 1 : v[i] < square ? -1 : 0);
         x[i] += 0.05 * m[i] / (std::sqrt(v[i]) + 1e-2);
         CHECK(parameter.const_data_ptr<float>()[i] == Approx(x[i]).margin(1e-4));
       }

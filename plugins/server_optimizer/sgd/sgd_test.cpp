@@ -65,6 +65,8 @@ TEST_CASE("sgd refuses tensors that do not belong together") {
   Sgd optimizer(Params{});
   auto parameter = random_tensor(4, 1);
   CHECK_THROWS_AS(optimizer.step("adapter", 0, parameter, random_tensor(5, 1), {}), std::invalid_argument);
-  CHECK_THROWS_AS(optimizer.step("adapter", 0, parameter, random_tensor(4, 1).to(at::kDouble), {}), std::invalid_argument);
-  CHECK_THROWS_AS(Sgd(Params{1, 0.9, false}).step("adapter", 0, parameter, random_tensor(4, 1), {}), std::invalid_argument);
+  CHECK_THROWS_AS(optimizer.step("adapter", 0, parameter, random_tensor(4, 1).to(at::kDouble), {}),
+                  std::invalid_argument);
+  CHECK_THROWS_AS(Sgd(Params{1, 0.9, false}).step("adapter", 0, parameter, random_tensor(4, 1), {}),
+                  std::invalid_argument);
 }

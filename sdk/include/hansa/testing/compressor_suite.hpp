@@ -32,7 +32,8 @@ inline at::ScalarType torch_type(DType type) {
   }
 }
 
-inline at::Tensor normal_tensor(DType type, const std::vector<std::int64_t>& shape, std::uint64_t seed, double sigma = 1) {
+inline at::Tensor normal_tensor(DType type, const std::vector<std::int64_t>& shape, std::uint64_t seed,
+                                double sigma = 1) {
   std::mt19937_64 engine(seed);
   std::normal_distribution<float> normal(0, static_cast<float>(sigma));
   auto made = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
@@ -44,15 +45,18 @@ inline at::Tensor normal_tensor(DType type, const std::vector<std::int64_t>& sha
 }
 
 inline bool fits(const at::Tensor& tensor, const TensorSpec& spec) {
-  if (tensor.scalar_type() != torch_type(spec.dtype) || tensor.dim() != static_cast<std::int64_t>(spec.shape.size())) return false;
+  if (tensor.scalar_type() != torch_type(spec.dtype) || tensor.dim() != static_cast<std::int64_t>(spec.shape.size()))
+    return false;
   for (std::int64_t i = 0; i < tensor.dim(); ++i)
-    if (spec.shape[static_cast<std::size_t>(i)] != -1 && spec.shape[static_cast<std::size_t>(i)] != tensor.size(i)) return false;
+    if (spec.shape[static_cast<std::size_t>(i)] != -1 && spec.shape[static_cast<std::size_t>(i)] != tensor.size(i))
+      return false;
   return tensor.is_contiguous();
 }
 
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
-         (a.nbytes() == 0 || std::memcmp(a.contiguous().const_data_ptr(), b.contiguous().const_data_ptr(), a.nbytes()) == 0);
+         (a.nbytes() == 0 ||
+          std::memcmp(a.contiguous().const_data_ptr(), b.contiguous().const_data_ptr(), a.nbytes()) == 0);
 }
 
 // One tensor there and back: plan told the truth, same seeds give the same bytes, the input is untouched.
@@ -70,14 +74,16 @@ inline Encoded check_one(const Compressor& compressor, const at::Tensor& in, con
     bytes += encoded.parts[i].nbytes();
   }
   hold(encoded.header == again.header, "the same seeds gave another header");
-  hold(bytes <= plan.most_bytes, "encode gave " + std::to_string(bytes) + " bytes, plan said at most " + std::to_string(plan.most_bytes));
+  hold(bytes <= plan.most_bytes,
+       "encode gave " + std::to_string(bytes) + " bytes, plan said at most " + std::to_string(plan.most_bytes));
   hold(plan.typical_bytes <= plan.most_bytes, "plan's typical size is above its largest");
   hold(fits(compressor.decode(encoded, spec, 1), spec), "decode did not give the shape and dtype asked for");
   return encoded;
 }
 
 // Damaged parts and headers: an exception, or a tensor of exactly the spec.
-inline void check_total(const Compressor& compressor, const Encoded& good, const TensorSpec& spec, int rounds, std::uint64_t seed) {
+inline void check_total(const Compressor& compressor, const Encoded& good, const TensorSpec& spec, int rounds,
+                        std::uint64_t seed) {
   std::mt19937_64 engine(seed);
   for (int round = 0; round < rounds; ++round) {
     Encoded bad = good;
@@ -85,8 +91,12 @@ inline void check_total(const Compressor& compressor, const Encoded& good, const
       part = part.clone();
       if (part.nbytes() == 0) continue;
       auto* bytes = static_cast<unsigned char*>(part.data_ptr());
-      for (auto flips = engine() % 4; flips > 0; --flips) bytes[engine() % part.nbytes()] = static_cast<unsigned char>(engine());
-      if (engine() % 4 == 0) part = part.flatten().slice(0, 0, static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(part.numel()))).clone();
+      for (auto flips = engine() % 4; flips > 0; --flips)
+        bytes[engine() % part.nbytes()] = static_cast<unsigned char>(engine());
+      if (engine() % 4 == 0)
+        part = part.flatten()
+                   .slice(0, 0, static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(part.numel())))
+                   .clone();
     }
     if (!bad.header.empty() && engine() % 2) bad.header[engine() % bad.header.size()] = static_cast<char>(engine());
     if (engine() % 16 == 0) bad.header.resize(engine() % 40);
@@ -103,7 +113,8 @@ inline void check_total(const Compressor& compressor, const Encoded& good, const
 }
 
 inline void check_compressor(const Compressor& compressor, DType type) {
-  const std::vector<std::vector<std::int64_t>> shapes{{}, {0}, {1}, {7}, {3, 5}, {0, 4}, {257}, {64, 100}, {2, 3, 4, 5}};
+  const std::vector<std::vector<std::int64_t>> shapes{{},     {0},   {1},       {7},         {3, 5},
+                                                      {0, 4}, {257}, {64, 100}, {2, 3, 4, 5}};
   std::uint64_t seed = 1;
   for (const auto& shape : shapes) {
     const TensorSpec spec{"t", type, shape};
