@@ -27,7 +27,7 @@ void write_initial_in_child(const PipelineRequest& request, const std::filesyste
 int coordinator_command(const CoordinatorOptions& options) {
   const auto& stop = stop_on_signals();
   int exit_code = 0;
-  const auto opened = open_pipeline(options.pipeline, exit_code);
+  const auto opened = open_pipeline(options.pipeline, exit_code, options.warnings);
   if (!opened) return exit_code;
   const Log log;
   std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
@@ -58,7 +58,7 @@ int coordinator_command(const CoordinatorOptions& options) {
 
 int initial_version_command(const PipelineRequest& request, const std::filesystem::path& out) {
   int exit_code = 0;
-  const auto opened = open_pipeline(request, exit_code);
+  const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
   node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "check_command.hpp"
+#include "opened.hpp"
 
 namespace hansa {
 
@@ -13,6 +13,7 @@ struct CoordinatorOptions {
   std::string listen;              // "": the file's
   bool resume = false;
   bool insecure_plaintext = false;
+  Warnings warnings = Warnings::Shown;
 };
 // The address it listens on stands in <run_dir>/address while it runs. 0: finished; 1: cannot; 3: stopped, can be resumed.
 int coordinator_command(const CoordinatorOptions&);

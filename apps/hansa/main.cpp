@@ -117,7 +117,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return program.exit(error) == 0 ? 0 : 2;
   }
-  if (all.die_with_parent) die_with_parent(SIGTERM);
+  if (all.die_with_parent) {
+    die_with_parent(SIGTERM);
+    all.coordinator.warnings = Warnings::Hidden;
+  }
 
   if (*check) return check_command(all.check, std::cout);
   if (*plugins) {

@@ -158,7 +158,7 @@ int ModelCommands::Options::run_export() const {
   }
   if (!RunDirectory::holds_a_run(run)) throw Error(fmt::format("{} holds no run", run.string()));
   int exit_code = 0;
-  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path}, exit_code);
+  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path}, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const RunDirectory directory(run, RunDirectory::Open::Resume);
   if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));

@@ -13,11 +13,11 @@
 
 namespace hansa {
 
-std::unique_ptr<OpenedPipeline> open_pipeline(const PipelineRequest& request, int& exit_code) {
+std::unique_ptr<OpenedPipeline> open_pipeline(const PipelineRequest& request, int& exit_code, Warnings warnings) {
   auto opened = std::make_unique<OpenedPipeline>();
   opened->registry = std::make_unique<StrategyRegistry>();
   auto checked = check_pipeline(request, *opened->registry);
-  std::cerr << config::render(checked.loaded.diagnostics);
+  if (warnings == Warnings::Shown || !checked.loaded.ok()) std::cerr << config::render(checked.loaded.diagnostics);
   exit_code = checked.loaded.exit_code();
   if (!checked.loaded.ok()) return nullptr;
   opened->spec = std::move(checked.loaded.spec);

@@ -20,7 +20,8 @@ struct OpenedPipeline {
 };
 
 // Null after printing why: `exit_code` is then what the program ends with.
-std::unique_ptr<OpenedPipeline> open_pipeline(const PipelineRequest&, int& exit_code);
+enum class Warnings { Shown, Hidden };  // hidden in child processes: their parent has shown them
+std::unique_ptr<OpenedPipeline> open_pipeline(const PipelineRequest&, int& exit_code, Warnings = Warnings::Shown);
 
 std::string build_text();  // "hansa 0.1.0, torch 2.13.0"
 // The plugins that nodes and coordinator must share: those whose code decides what an update means.

@@ -318,7 +318,7 @@ int report_run(const OpenedPipeline& opened, const std::filesystem::path& run_di
 
 int train_alone_command(const PipelineRequest& request, const std::string& name, const std::filesystem::path& out) {
   int exit_code = 0;
-  const auto opened = open_pipeline(request, exit_code);
+  const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
   const auto& nodes = opened->spec.nodes;

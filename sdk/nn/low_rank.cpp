@@ -1,5 +1,7 @@
 #include "nn/low_rank.hpp"
 
+#include <optional>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
@@ -17,12 +19,12 @@ class LowRankLinear : public torch::autograd::Function<LowRankLinear> {
  public:
   // The order of tensors is the numbering of needs_input_grad, which counts defined ones only: the optional bias is last.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& seen, const at::Tensor& A,
-                            const at::Tensor& B, const at::Tensor& weight, const at::Tensor& bias, double scale) {
+                            const at::Tensor& B, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double scale) {
     const auto type = x.scalar_type();
     const auto a = A.to(type);
     const auto b = (B.t() * scale).to(type).contiguous();  // [r, out]: the layout in which all its products are fast
     const auto inner = at::mm(seen, a.t());
-    auto y = bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+    auto y = bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
     y.addmm_(inner, b);
     context->save_for_backward({seen, weight, a, b, inner});
     context->saved_data["scale"] = scale;
@@ -59,7 +61,9 @@ at::Tensor low_rank_linear(const at::Tensor& x, const at::Tensor& seen, const at
   shape.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
   const auto seen_rows = seen.is_same(x) ? rows : seen.reshape({-1, x.size(-1)});
-  return LowRankLinear::apply(rows, seen_rows, A, B, weight, bias, scale).view(shape);
+  // An undefined tensor must not reach apply(), which asks every tensor for its device.
+  const auto optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  return LowRankLinear::apply(rows, seen_rows, A, B, weight, optional_bias, scale).view(shape);
 }
 
 }  // namespace hansa::nn
