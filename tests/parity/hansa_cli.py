@@ -1,0 +1,62 @@
+"""How the tests run our models and adapters: the one place that knows the command."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _run(verb, *arguments):
+    build = Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release"))
+    command = [str(build / "tests" / "parity" / "model_tool"), verb, "--plugins", str(build / "lib" / "hansa" / "plugins"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
+
+
+def _checked(verb, *arguments):
+    done = _run(verb, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def _with_tokens(verb, model, ids, out, options):
+    out = Path(out)
+    tokens = out.with_suffix(".json")
+    tokens.write_text(json.dumps(ids.tolist()))
+    _checked(verb, "--model", model, "--tokens", tokens, "--out", out, *options)
+    return load_file(out)
+
+
+def logits(model, ids, out, adapter=None, compute="f32"):
+    """Batch x length x vocabulary, fp32."""
+    options = ["--compute", compute] + (["--adapter", adapter] if adapter else [])
+    return _with_tokens("logits", model, ids, out, options)["logits"]
+
+
+def gradients(model, ids, out, adapter):
+    """The summed loss under "loss", and the gradient of every parameter of the adapter by its name."""
+    return _with_tokens("gradients", model, ids, out, ["--adapter", adapter])
+
+
+def export_adapter(model, out, kind="lora", **params):
+    """A fresh adapter with noise on every parameter, exported."""
+    _checked("export-adapter", "--model", model, "--kind", kind, "--params", json.dumps(params), "--out", out)
+    return out
+
+
+def merge(model, adapter, out):
+    _checked("merge", "--model", model, "--adapter", adapter, "--out", out)
+    return out
+
+
+def initialise(config_directory, out):
+    _checked("initialise", "--model", config_directory, "--out", out)
+    return out
+
+
+def refusal(model, ids_file):
+    """What is said about a model that cannot be opened."""
+    done = _run("logits", "--model", model, "--tokens", ids_file, "--out", "/dev/null")
+    assert done.returncode == 1, f"accepted: {model}"
+    return done.stderr

@@ -1,0 +1,174 @@
+// What the parity tests need of models and adapters, through the real plugins: logits, gradients, exports, random weights.
+//   model_tool VERB --plugins DIR --model DIR [--adapter DIR] [--tokens ids.json] [--out PATH] …
+// The verbs stand at the end. Errors: one sentence on stderr, exit 1.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <cstdio>
+#include <functional>
+#include <map>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <hansa/adapter.hpp>
+#include <hf/tensors.hpp>
+#include <nn/dropout.hpp>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "plugin_host/instance.hpp"
+
+namespace hansa {
+namespace {
+
+class Options {
+ public:
+  Options(int count, char** words) {
+    for (int i = 0; i + 1 < count; i += 2) held_[words[i]] = words[i + 1];
+  }
+  bool has(const std::string& name) const { return held_.contains(name); }
+  std::string get(const std::string& name) const {
+    auto found = held_.find(name);
+    if (found == held_.end()) throw Error(name + " is missing");
+    return found->second;
+  }
+  std::string get(const std::string& name, const std::string& when_absent) const { return has(name) ? get(name) : when_absent; }
+
+ private:
+  std::map<std::string, std::string> held_;
+};
+
+Value value_of(const nlohmann::json& json);
+Value list_of_values(const nlohmann::json& json) {
+  std::vector<Value> items;
+  for (const auto& item : json) items.push_back(value_of(item));
+  return Value::list(std::move(items));
+}
+Value value_of(const nlohmann::json& json) {
+  if (json.is_boolean()) return Value::boolean(json.get<bool>());
+  if (json.is_number_integer()) return Value::integer(json.get<std::int64_t>());
+  if (json.is_number()) return Value::real(json.get<double>());
+  if (json.is_array()) return list_of_values(json);
+  return Value::text(json.get<std::string>());
+}
+
+class Tool {
+ public:
+  explicit Tool(const Options& options) : options_(options), directory_(options.get("--model")) {
+    registry_.scan(SearchPath{options.get("--plugins"), "--plugins"});
+    for (const auto* component : registry_.components("model")) {
+      auto candidate = hansa::create<Model>(registry_, *component, defaults(*component), services_);
+      if (candidate->accepts(directory_)) model_ = std::move(candidate);
+    }
+    if (!model_) throw Error("no model plugin accepts " + directory_.string());
+  }
+  void open() { model_->open(directory_, at::kCPU, options_.get("--compute", "f32") == "bf16" ? DType::bf16 : DType::f32); }
+  void inject() {
+    if (!options_.has("--adapter")) return;
+    for (const auto* component : registry_.components("adapter")) {
+      auto candidate = hansa::create<Adapter>(registry_, *component, defaults(*component), services_);
+      if (candidate->recognises(options_.get("--adapter"))) adapter_ = std::move(candidate);
+    }
+    if (!adapter_) throw Error("no adapter plugin recognises " + options_.get("--adapter"));
+    adapter_->import_from(options_.get("--adapter"), *model_, modules());
+    model_->inject(adapter_->injections());
+  }
+  Batch batch() const {
+    const auto rows = nlohmann::json::parse(read_file(options_.get("--tokens"))).get<std::vector<std::vector<std::int64_t>>>();
+    auto tokens = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows.at(0).size())}, at::kLong);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::copy(rows[i].begin(), rows[i].end(), tokens.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * tokens.size(1));
+    return {.tokens = tokens};
+  }
+  void logits() {
+    open();
+    inject();
+    hf::save_tensors(options_.get("--out"), {{"logits", model_->logits(batch(), nullptr)}});
+  }
+  void gradients() {  // of the summed loss of the ids, each row predicting its next
+    open();
+    inject();
+    auto all = batch().tokens;
+    const auto length = all.size(1) - 1;
+    Batch shifted{.tokens = all.narrow(1, 0, length).contiguous(), .labels = all.narrow(1, 1, length).contiguous()};
+    auto loss = model_->loss(shifted);
+    loss.backward();
+    std::vector<std::pair<std::string, at::Tensor>> found{{"loss", loss.detach().reshape({1})}};
+    const auto layout = adapter_->layout(modules());
+    for (Index i = 0; i < layout.tensors.size(); ++i) found.emplace_back(layout.tensors[i].name, adapter_->parameter(i).grad());
+    hf::save_tensors(options_.get("--out"), found);
+  }
+  void export_adapter() {  // fresh, then with noise on every parameter, so that B is not zero
+    open();
+    const auto& component = require(registry_, Adapter::kKind, options_.get("--kind"));
+    std::vector<std::pair<std::string, Value>> given;
+    for (const auto& [key, value] : nlohmann::json::parse(options_.get("--params", "{}")).items()) given.emplace_back(key, value_of(value));
+    auto adapter = hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
+    adapter->create(*model_, modules(), 3);
+    auto generator = nn::make_generator(4);
+    {
+      at::NoGradGuard no_grad;
+      for (Index i = 0; i < adapter->layout(modules()).tensors.size(); ++i) {
+        auto parameter = adapter->parameter(i);
+        parameter.add_(at::empty(parameter.sizes(), at::kFloat).normal_(0, 0.05, generator));
+      }
+    }
+    adapter->export_to(*model_, modules(), directory_.string(), options_.get("--out"));
+  }
+  void merge() {
+    open();
+    inject();
+    save_model();
+  }
+  void initialise() {
+    model_->initialise(directory_, at::kCPU, DType::f32, 7);
+    save_model();
+  }
+
+ private:
+  std::vector<Module> modules() const { return model_->modules(directory_); }
+  static Value defaults(const HansaComponent& component) { return with_defaults(component, Value()); }
+  void save_model() const {
+    const std::filesystem::path out = options_.get("--out");
+    std::filesystem::create_directories(out);
+    std::filesystem::copy_file(directory_ / "config.json", out / "config.json", std::filesystem::copy_options::overwrite_existing);
+    hf::save_tensors(out / "model.safetensors", model_->merged());
+  }
+
+  const Options& options_;
+  std::filesystem::path directory_;
+  HostServices services_;
+  StrategyRegistry registry_;
+  Instance<Model> model_;
+  Instance<Adapter> adapter_;
+};
+
+void run(const std::string& verb, const Options& options) {
+  const std::map<std::string, void (Tool::*)()> verbs{{"logits", &Tool::logits},
+                                                      {"gradients", &Tool::gradients},
+                                                      {"export-adapter", &Tool::export_adapter},
+                                                      {"merge", &Tool::merge},
+                                                      {"initialise", &Tool::initialise}};
+  auto found = verbs.find(verb);
+  if (found == verbs.end()) throw Error("unknown verb " + verb);
+  Tool tool(options);
+  (tool.*found->second)();
+}
+
+}  // namespace
+}  // namespace hansa
+
+int main(int count, char** words) {
+  try {
+    if (count < 2) throw hansa::Error("a verb is missing");
+    hansa::run(words[1], hansa::Options(count - 2, words + 2));
+    return 0;
+  } catch (const c10::Error& error) {
+    fmt::print(stderr, "{}\n", error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+  }
+  return 1;
+}
