@@ -207,9 +207,10 @@ TEST_CASE("work can be given up with a reason") {
 
 TEST_CASE("a stream left without commit keeps its prefix with the coordinator") {
   Fixture f;
+  const auto bytes = random_blob(1u << 20, 10);
   {
     UploadStream stream = f.client.start_upload(f.next());
-    stream.write_stable(random_blob(1u << 20, 10));
+    stream.write_stable(bytes);
   }
   CHECK(std::get<Offer>(f.client.resume(Fixture::kToken)).held == 1u << 20);
 }
