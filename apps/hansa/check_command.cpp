@@ -25,15 +25,16 @@ std::string section_of(const PluginFailure& failure) {
   return kind + (kind == "model" ? ".path" : ".use");
 }
 
+// Turns what a plugin throws while it looks at the pipeline into a diagnostic: at the plugin's section, or else at `key`.
 template <class Call>
-void reporting(LoadResult& loaded, Call&& call) {
+void reporting(LoadResult& loaded, std::string_view key, Call&& call) {
   try {
     call();
   } catch (const PluginFailure& failure) {
     loaded.report(Severity::Error, section_of(failure), fmt::format("{}: {}", failure.component(), failure.reason()),
                   "the plugin said so when it was asked to work with this pipeline");
   } catch (const Error& error) {
-    loaded.report(Severity::Error, "", error.what(), "");
+    loaded.report(Severity::Error, key, error.what(), "");
   }
 }
 
@@ -113,7 +114,7 @@ CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry&
   if (readable) registry.scan(search_paths(request.plugin_path, file.plugin_path()));
   auto& loaded = checked.loaded = config::resolve(std::move(file), registry);
   if (!readable) return checked;
-  if (loaded.ok()) reporting(loaded, [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
+  if (loaded.ok()) reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
   pipeline::check_rules(loaded, registry, checked.shape ? &checked.shape->trainable : nullptr);
   return checked;
 }
@@ -124,7 +125,7 @@ int check_command(const CheckOptions& options, std::ostream& out) {
   auto& loaded = checked.loaded;
   std::optional<CostEstimate> cost;
   if (loaded.ok() && checked.shape)
-    reporting(loaded, [&] {
+    reporting(loaded, "", [&] {
       const pipeline::Stages stages(loaded.spec, registry, {});
       if (options.explain) cost = pipeline::estimate(loaded.spec, *checked.shape, stages);
     });
