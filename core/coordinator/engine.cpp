@@ -99,6 +99,11 @@ std::optional<Result> Engine::step(Lock& lock) {
       else wait(lock);
       return std::nullopt;
     case Phase::Finished:
+      if (auto& told = manifest_.notes["finished"]; told != std::to_string(spec_.run.rounds)) {
+        events_.append("run_finished", {{"rounds", spec_.run.rounds}});
+        told = std::to_string(spec_.run.rounds);
+        checkpoint();
+      }
       ended_ = wire::Fault{wire::FaultCode::Finished, "the run is complete", false, 0};
       serve_everybody();
       return Result{Ending::Finished, {}};
@@ -129,7 +134,6 @@ std::optional<Result> Engine::idle(Lock& lock) {
   }
   if (machine_->rounds_done()) {
     machine_->finish();
-    events_.append("run_finished", {{"rounds", spec_.run.rounds}});
     return std::nullopt;
   }
   auto plan = draw_round();

@@ -17,8 +17,10 @@ namespace hansa::coordinator {
 
 std::optional<SpendEvent> Engine::spend_of(const RoundPlan& plan) const {
   if (!stages_.privacy) return std::nullopt;
+  auto priced = plan;
+  if (plan.adjacency != Adjacency::AddRemove) priced.sampling_rate = 1;  // nothing is amplified: rule 9
   const auto event = guard(stages_.privacy, {.doing = "event", .round = plan.round},
-                           [&](Privacy& mechanism) { return mechanism.event(plan); });
+                           [&](Privacy& mechanism) { return mechanism.event(priced); });
   if (!event) return std::nullopt;
   return SpendEvent{event->mechanism, event->noise_multiplier, event->sampling_rate, event->count,
                     std::string(hansa::name_of(event->adjacency))};
@@ -37,6 +39,7 @@ void Engine::fold_and_release(Lock& lock) {
   const auto accepted = machine_->cohort();
   lock.unlock();
   Folded folded;
+  const double began = setup_.clock.now();
   try {
     folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
   } catch (const DiskFull& full) {
@@ -53,6 +56,7 @@ void Engine::fold_and_release(Lock& lock) {
     slots_.clear();
     return;
   }
+  folded.metrics.emplace_back("seconds_fold", setup_.clock.now() - began);
   lock.lock();
   release(plan, std::move(folded));
 }
@@ -134,6 +138,10 @@ void Engine::record_round(const RoundPlan& plan, Metrics metrics) {
       }
       metrics_.add_node(plan.round, name, "update_norm", one.upload.norm);
       tokens += static_cast<double>(one.upload.claims.tokens);
+    }
+    for (const auto& [token, slot] : slots_) {
+      metrics_.add_node(plan.round, name_of(slot->node()), "seconds_upload", slot->upload_seconds());
+      metrics_.add_node(plan.round, name_of(slot->node()), "seconds_screen", slot->screen_seconds());
     }
     if (tokens > 0) {
       metrics.emplace_back("train_loss", loss / tokens);

@@ -81,6 +81,7 @@ void Session::disconnected() {
 
 std::optional<wire::Fault> UploadSlot::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   if (!spool_) return wire::Fault{wire::FaultCode::BadPayload, "an evaluation sends no bytes", false, 0};
+  if (first_chunk_at_ == 0) first_chunk_at_ = engine_.setup_.clock.now();
   if (auto refusal = spool_->write(offset, bytes)) return fault_of(*refusal);
   engine_.bytes_up_ += bytes.size();
   return std::nullopt;
@@ -89,6 +90,10 @@ std::optional<wire::Fault> UploadSlot::write(std::uint64_t offset, std::span<con
 void UploadSlot::commit(const wire::BlobInfo& blob, const wire::Report& report, wire::Reply<wire::Receipt> done) {
   const auto claims = claims_of(report);
   if (!spool_) return evaluated(claims, done);
+  {
+    const std::lock_guard lock(engine_.mutex_);
+    upload_seconds_ = first_chunk_at_ == 0 ? 0 : engine_.setup_.clock.now() - first_chunk_at_;
+  }
   engine_.screening_.post([self = shared_from_this(), blob, claims, done = std::move(done)] { self->screen(blob, claims, done); });
 }
 
@@ -115,11 +120,13 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
       }
       order = *engine_.order_;
     }
+    const double began = engine_.setup_.clock.now();
     if (auto refusal = spool_->seal(blob.size, blob.xxh3)) return done(fault_of(*refusal));
     const auto common = pipeline::common_seed(static_cast<std::uint64_t>(engine_.spec_.run.seed), work_.round);
     const auto verdict = pipeline::screen_upload(spool_->path(), order, engine_.stages_.codecs, common);
 
     const std::lock_guard lock(engine_.mutex_);
+    screen_seconds_ = engine_.setup_.clock.now() - began;
     const auto name = engine_.name_of(work_.node);
     auto received = engine_.machine_->received(work_.token, {blob.size, blob.xxh3, claims, verdict.norm, verdict.clip_factor,
                                                              verdict.accepted, verdict.reason});

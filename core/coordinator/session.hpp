@@ -36,6 +36,10 @@ class UploadSlot final : public wire::UploadTarget, public std::enable_shared_fr
   std::optional<wire::Fault> write(std::uint64_t offset, std::span<const std::byte> bytes) override;
   void commit(const wire::BlobInfo&, const wire::Report&, wire::Reply<wire::Receipt>) override;
   void abandon(std::string reason) override;
+  NodeId node() const { return work_.node; }
+  // Seconds from the first chunk to the commit, and of reading it then. With the engine's mutex.
+  double upload_seconds() const { return upload_seconds_; }
+  double screen_seconds() const { return screen_seconds_; }
 
  private:
   void evaluated(const Claims&, const wire::Reply<wire::Receipt>&);
@@ -44,6 +48,7 @@ class UploadSlot final : public wire::UploadTarget, public std::enable_shared_fr
   Engine& engine_;
   WorkItem work_;
   std::optional<SpoolFile> spool_;  // nothing: an evaluation, which sends no bytes
+  double first_chunk_at_ = 0, upload_seconds_ = 0, screen_seconds_ = 0;
 };
 
 }  // namespace hansa::coordinator

@@ -176,6 +176,26 @@ TEST_CASE("a coordinator killed at any record or byte of its journal ends with t
   for (int i = 0; i < 150; ++i) require_same_end(run, rng.below(run.journal.size()));
 }
 
+TEST_CASE("An open round's plan is the same after a kill, adjacency and all") {
+  Bench bench;
+  bench.join({3, 5, 8});
+  auto plan = plan_for(*bench);
+  plan.cohort.erase(plan.cohort.begin());
+  plan.sampling_rate = 0.5;
+  plan.expected_cohort = 1.5;
+  plan.adjacency = Adjacency::ReplaceOne;
+  bench->open(plan);
+  bench.kill();
+  const auto& after = bench->plan();
+  CHECK(after.adjacency == Adjacency::ReplaceOne);
+  CHECK(after.sampling_rate == plan.sampling_rate);
+  CHECK(after.expected_cohort == plan.expected_cohort);
+  CHECK(after.population == plan.population);
+  REQUIRE(after.cohort.size() == 2);
+  CHECK(after.cohort[0].node == 5);
+  CHECK(after.cohort[1].node == 8);
+}
+
 TEST_CASE("a coordinator killed again and again while it resumes still ends the same") {
   const auto run = play_undisturbed();
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {

@@ -67,12 +67,14 @@ json plan_to_json(const RoundPlan& plan) {
           {"population", plan.population},
           {"expected_cohort", real_to_json(plan.expected_cohort)},
           {"sampling_rate", real_to_json(plan.sampling_rate)},
+          {"adjacency", static_cast<int>(plan.adjacency)},
           {"cohort", std::move(cohort)}};
 }
 RoundPlan plan_from_json(const json& from) {
   RoundPlan plan{from.at("round"),      from.at("attempt"), from.at("base"),
                  from.at("population"), real_from_json(from.at("expected_cohort")), real_from_json(from.at("sampling_rate")), {}};
   for (const auto& facts : from.at("cohort")) plan.cohort.push_back(facts_from_json(facts));
+  plan.adjacency = static_cast<Adjacency>(from.at("adjacency").get<int>());
   return plan;
 }
 

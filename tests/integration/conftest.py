@@ -1,5 +1,10 @@
+import sys
+from pathlib import Path
+
 import pytest
-from federation import CLIP, Federation
+
+sys.path.insert(0, str(Path(__file__).parent))  # this folder's own modules, under importlib's mode too
+from federation import CLIP, Federation  # noqa: E402
 
 
 @pytest.fixture

@@ -62,13 +62,14 @@ use = "zstd"
 {privacy}
 [aggregator]
 use = "fedavg"
+weighting = "uniform"
 [server_optimizer]
 use = "sgd"
 momentum = 0.5
 [train]
 threads = 1
 [network]
-lease_seconds = 5
+lease_seconds = 60
 heartbeat_seconds = 0.5
 [evaluation]
 every = 2

@@ -28,7 +28,7 @@ def test_the_run_directory_is_whole(federation):
     assert summary["epsilon"] is None and summary["bytes_up"] > 0 and summary["bytes_down"] > 0 and summary["seconds"] > 0
     assert all(summary["loss"]["federated"][silo] < summary["loss"]["base"][silo] for silo in ("de", "it", "pl"))
     events = [json.loads(line)["event"] for line in (directory / "events.jsonl").read_text().splitlines()]
-    assert events.count("round_released") == 4 and events[-1] == "run_finished"
+    assert events.count("round_released") == 4 and events.count("run_finished") == 1
     rows = list(csv.DictReader((directory / "metrics.csv").open()))
     assert {row["node"] for row in rows if row["metric"] == "loss"} == {"de", "it", "pl"}
     plugins = json.loads((directory / "run.json").read_text())["plugins"]
