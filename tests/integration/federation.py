@@ -161,10 +161,12 @@ def children(pid):
 
 
 def kill(pid):
+    if pid <= 1:
+        return False
     try:
         os.kill(pid, signal.SIGKILL)
         return True
-    except ProcessLookupError:
+    except ProcessLookupError:  # it ended by itself
         return False
 
 
@@ -177,10 +179,19 @@ def wait_for(condition, seconds=60):
     return value
 
 
-def records(path):
-    """The JSON records of a journal or ledger, and the number of bytes of a torn tail's start."""
+def a_moment(seconds):
+    """For kills at random moments, not for waiting: what must have happened is polled by wait_for."""
+    time.sleep(seconds)
+
+
+def journal(run_dir, name="journal"):
+    """The whole records of a run's journal or ledger so far."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = (run_dir / name).read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     return [json.loads(line.split(b" ", 1)[1]) for line in lines]
+
+
+def events(run_dir):
+    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]

@@ -1,127 +1,118 @@
-"""SIGKILL at seeded moments of every stage: nothing is lost, nothing is done twice, the bits are those of an undisturbed run."""
+"""SIGKILL in every stage, at seeded moments: nothing is lost, nothing is done twice, the bits are those of an undisturbed run."""
 
 import hashlib
 import random
-import time
 
-from federation import CLIP, NOISE, children, kill, last_version, records, tensor_bytes, wait_for
+from federation import NOISE, a_moment, children, journal, kill, last_version, tensor_bytes, wait_for
+from hollow import hollow_config
 
-STAGES = ("opened", "received", "closed", "released", "evaluation", "evaluated", "evaluation_closed")
-
-
-def count(run_dir):
-    return len(records(run_dir / "journal"))
+# Kinds of journal records: a stage is what follows one.
+STAGES = ["opened", "received", "closed", "released", "evaluation", "evaluated", "evaluation_closed"]
 
 
-def kinds(run_dir):
-    return [next(iter(record.values())) if "kind" not in record else record["kind"] for record in records(run_dir / "journal")]
+def wait_for_stage(runner, run_dir, stage, dice, seen):
+    """Until the journal has another record of that kind, and a random moment longer; False when the run ended before."""
+    if wait_for(lambda: runner.poll() is not None or stage in [r["type"] for r in journal(run_dir)[seen:]]):
+        a_moment(dice.choice([0, 0.001, 0.005, 0.02]) * dice.random())
+    return runner.poll() is None
 
 
-def kill_during(federation, name, process, dice, resume):
-    """Starts or resumes the run and kills one process a random moment after the journal has grown a random bit."""
-    run_dir = federation.run_dir(name)
-    runner = federation.start(name, resume=resume)
-    before = count(run_dir)
-    grow = dice.randint(0, 9)
-    wait_for(lambda: runner.poll() is not None or count(run_dir) >= before + grow and children(runner.pid).get(process))
-    time.sleep(dice.random() * 0.08)  # anywhere in the stage, also inside a write
-    victims = children(runner.pid).get(process, [])
-    killed = bool(victims) and kill(dice.choice(victims))
-    return runner, killed
-
-
-def test_a_coordinator_killed_at_any_moment_goes_on_with_the_same_bits(federation, hansa):
-    fed = federation(rounds=6)
-    fed.run("undisturbed")
-    expected = tensor_bytes(hansa.program, last_version(fed.run_dir("undisturbed")))
-    dice = random.Random(11)
-    kills, name, finished = 0, None, 0
-    while kills < 16:
-        resume = name is not None
+def resume_under_kills(federation, name, kills, dice, process="coordinator", check=lambda run_dir: None):
+    """Kills the process once in each life of a run; yields the stages hit and the run directories that were finished."""
+    hit, run_dir, runs = [], None, 0
+    stages = dice.sample(STAGES * (1 + kills // len(STAGES)), k=len(STAGES) * (1 + kills // len(STAGES)))
+    while len(hit) < kills or run_dir:
+        resume = run_dir is not None
         if not resume:
-            name = f"killed-{kills}"
-        runner, killed = kill_during(fed, name, "coordinator", dice, resume)
+            runs += 1
+            run_dir = federation.run_dir(f"{name}-{runs}")
+        seen = len(journal(run_dir))
+        runner = federation.start(run_dir.name, resume=resume)
+        stage = stages[len(hit) % len(stages)]
+        killed = False
+        if len(hit) < kills and wait_for_stage(runner, run_dir, stage, dice, seen):
+            victims = children(runner.pid).get(process, [])
+            killed = bool(victims) and kill(dice.choice(victims))
         output, _ = runner.communicate(timeout=120)
-        if killed and runner.returncode != 0:
-            kills += 1
-            assert "hansa run --resume" in output
-        elif runner.returncode == 0:  # the run ended first: check it and begin another
-            assert tensor_bytes(hansa.program, last_version(fed.run_dir(name))) == expected
-            name, finished = None, finished + 1
+        check(run_dir)
+        if killed and (runner.returncode != 0 or process == "node"):
+            hit.append(stage)
+        elif not killed and len(hit) < kills and runner.returncode == 0:  # it ended before this stage: another run, another stage
+            stages.append(stages.pop(len(hit) % len(stages)))
+        if runner.returncode == 0:
+            yield stage, run_dir
+            run_dir = None
         else:
-            raise AssertionError(output)
-    if name:
-        fed.resume(name)
-        assert tensor_bytes(hansa.program, last_version(fed.run_dir(name))) == expected
-        finished += 1
-    assert finished > 0
+            assert killed and "hansa run --resume" in output, output
 
 
-def test_nodes_killed_at_any_moment_are_started_again_and_give_the_same_bits(federation, hansa):
+def test_a_coordinator_killed_in_any_stage_goes_on_with_the_same_bits(federation, hansa):
     fed = federation(rounds=6)
     fed.run("undisturbed")
     expected = tensor_bytes(hansa.program, last_version(fed.run_dir("undisturbed")))
-    dice = random.Random(12)
-    kills, attempt = 0, 0
-    while kills < 16:
-        attempt += 1
-        runner = fed.start(f"killed-{attempt}")
-        run_dir = fed.run_dir(f"killed-{attempt}")
-        for _ in range(4):  # fewer than the number of restarts that a node is allowed
-            before, grow = count(run_dir), dice.randint(1, 6)
-            wait_for(lambda: runner.poll() is not None or count(run_dir) >= before + grow)
-            time.sleep(dice.random() * 0.08)
-            victims = children(runner.pid).get("node", [])
-            kills += bool(victims) and kill(dice.choice(victims))
+    finished = list(resume_under_kills(fed, "killed", 16, random.Random(11)))
+    assert finished
+    for _, run_dir in finished:
+        assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
+
+
+def test_nodes_killed_in_any_stage_are_started_again_and_give_the_same_bits(federation, hansa):
+    fed = federation(rounds=6)
+    fed.run("undisturbed")
+    expected = tensor_bytes(hansa.program, last_version(fed.run_dir("undisturbed")))
+    dice, kills, runs = random.Random(12), 0, 0
+    while kills < 12:
+        runs += 1
+        run_dir = fed.run_dir(f"killed-{runs}")
+        runner = fed.start(run_dir.name)
+        for stage in dice.sample(STAGES, k=5):  # no more than the number of restarts that a node is allowed
+            if wait_for_stage(runner, run_dir, stage, dice, len(journal(run_dir))):
+                victims = children(runner.pid).get("node", [])
+                kills += bool(victims) and kill(dice.choice(victims))
         output, _ = runner.communicate(timeout=120)
         assert runner.returncode == 0, output
         assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
 
 
-def test_no_kill_leads_to_a_second_release_that_was_not_charged(federation):
-    fed = federation(rounds=6, privacy=NOISE)
-    dice = random.Random(13)
-    run_dir = fed.run_dir("private")
+def test_no_kill_leads_to_a_second_release_that_was_not_charged_nor_to_another_draw(federation):
+    poisson = '[selector]\nuse = "poisson"\nrate = 0.7\n'
+    fed = federation(rounds=6, privacy=NOISE, extra=poisson)
     seen = {}
 
-    def look():  # every version that ever stood under its final name
+    def look(run_dir):  # every version that ever stood under its final name
         for version in (run_dir / "versions").glob("*.hansa"):
-            try:
-                seen.setdefault(version.name, set()).add(hashlib.sha256(version.read_bytes()).hexdigest())
-            except FileNotFoundError:
-                pass  # superseded meanwhile
+            seen.setdefault((run_dir.name, version.name), set()).add(hashlib.sha256(version.read_bytes()).hexdigest())
 
-    kills = 0
-    while True:
-        runner, killed = kill_during(fed, "private", "coordinator", dice, resume=kills > 0 or run_dir.exists())
-        output, _ = runner.communicate(timeout=120)
-        look()
-        kills += killed and runner.returncode != 0
-        if runner.returncode == 0:
-            break
-        assert killed, output
-    charged = [record for record in records(run_dir / "ledger") if "mechanism" in str(record)]
-    assert kills > 0
+    finished = list(resume_under_kills(fed, "private", 8, random.Random(13), check=look))
+    assert finished
     assert all(len(digests) == 1 for digests in seen.values()), seen
-    assert len(charged) == 6  # one for each round: a repeated attempt of an unreleased round costs nothing more
+    for _, run_dir in finished:
+        ledger = journal(run_dir, "ledger")
+        assert [r["round"] for r in ledger if r["type"] == "charged"] == [1, 2, 3, 4, 5, 6]
+        assert [r["round"] for r in ledger if r["type"] == "released"] == [1, 2, 3, 4, 5, 6]
+        opened = [r["plan"]["round"] for r in journal(run_dir) if r["type"] == "opened"]
+        assert opened == [1, 2, 3, 4, 5, 6]  # the cohort of a round is drawn once, whatever happens
 
 
 def test_a_trainer_that_keeps_state_counts_each_applied_round_once(federation, hansa, build_dir, tmp_path):
-    from hollow import hollow_config
-    config = hollow_config(tmp_path / "counting", build_dir, rounds=6, trainer='use = "counting"', elements=100)
+    config = hollow_config(tmp_path / "counting", build_dir, rounds=6, trainer='use = "counting"', elements=20000)
     undisturbed = tmp_path / "undisturbed"
     assert hansa("run", config, "--run-dir", undisturbed).returncode == 0
+    expected = tensor_bytes(hansa.program, last_version(undisturbed))
     fed = federation()
     fed.config = config
+    stages = ["opened", "received", "closed", "released"]
     dice = random.Random(14)
-    name, kills = None, 0
-    for turn in range(12):
-        resume = name is not None
-        name = name or f"counting-{turn}"
-        runner, killed = kill_during(fed, name, dice.choice(["coordinator", "node"]), dice, resume)
-        output, _ = runner.communicate(timeout=120)
-        kills += killed
-        if runner.returncode == 0:
-            assert tensor_bytes(hansa.program, last_version(fed.run_dir(name))) == tensor_bytes(hansa.program, last_version(undisturbed))
-            name = None
-    assert kills > 3
+    for turn in range(3):
+        run_dir = fed.run_dir(f"counting-{turn}")
+        for life in range(4):
+            process = dice.choice(["coordinator", "node"])
+            seen = len(journal(run_dir))
+            runner = fed.start(run_dir.name, resume=life > 0)
+            if life < 3 and wait_for_stage(runner, run_dir, dice.choice(stages), dice, seen):
+                kill(dice.choice(children(runner.pid).get(process, [0]) or [0]))
+            output, _ = runner.communicate(timeout=120)
+            if runner.returncode == 0:
+                break
+        assert runner.returncode == 0, output
+        assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
