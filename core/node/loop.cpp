@@ -82,6 +82,7 @@ void Loop::work_on(wire::Offer offer) {
 
 // Into a temporary file: the one in use may be mapped.
 bool Loop::fetch_version(const wire::Offer& offer) {
+  const auto start = std::chrono::steady_clock::now();
   for (std::size_t pull = 0; pull < offer.info.pulls.size(); ++pull) {
     const auto& info = offer.info.pulls[pull];
     auto temporary = version_file();
@@ -100,6 +101,7 @@ bool Loop::fetch_version(const wire::Offer& offer) {
     rename_into_place(temporary, version_file(), Durability::Process);
     holds_ = info.to_epoch;
   }
+  seconds_download_ = seconds_since(start);
   return true;
 }
 
@@ -108,7 +110,10 @@ void Loop::train(wire::Offer offer) {
   const auto start = std::chrono::steady_clock::now();
   progress(wire::Stage::Training, 0, 0);
   const auto trained = worker_->train(setup_.silo, version_file(), order, offer.info.token);
-  const auto report = report_of(trained.result, seconds_since(start));
+  auto report = report_of(trained.result, seconds_since(start));
+  report.metrics.push_back({"seconds_download", seconds_download_});
+  report.metrics.push_back({"seconds_train", trained.seconds_train});
+  report.metrics.push_back({"seconds_encode", trained.seconds_encode});
   const auto token = offer.info.token;
   progress(wire::Stage::Uploading, 0, trained.update.size());
   while (!send(std::move(offer), trained.update, report)) {

@@ -51,6 +51,7 @@ class Loop {
   wire::Client client_;
   std::unique_ptr<Worker> worker_;
   std::uint64_t holds_;
+  double seconds_download_ = 0;  // of the work in hand
 };
 
 }  // namespace hansa::node

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <hf/tokenizer.hpp>
 
+#include "base/clock.hpp"
 #include "base/ids.hpp"
 #include "base/rng.hpp"
 #include "fold/fold.hpp"
@@ -107,6 +108,8 @@ fold::PacketFile Worker::write_initial(const std::filesystem::path& version, Dur
 // ---- training
 
 Trained Worker::train(const Silo& silo, const std::filesystem::path& version, const pipeline::WorkOrder& order, const std::string& token) {
+  const SteadyClock clock;
+  const double began = clock.now();
   load(version);
   begin_state(silo);
   const auto node = node_id(silo.name);
@@ -114,6 +117,7 @@ Trained Worker::train(const Silo& silo, const std::filesystem::path& version, co
   const auto round = order.plan.round;
   auto result = take_turn(silo, {order.plan, order.exchange, node, order.rounds, pipeline::training_seed(seed, round, node)});
 
+  const double trained = clock.now();
   std::vector<at::Tensor> deltas;
   {
     const at::NoGradGuard no_grad;
@@ -123,7 +127,7 @@ Trained Worker::train(const Silo& silo, const std::filesystem::path& version, co
   auto update = pipeline::encode_update(order, std::move(deltas), {codecs_.chain, privacy_, *noise_},
                                         {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
   keep_pending(silo, token);
-  return {std::move(update), std::move(result)};
+  return {std::move(update), std::move(result), trained - began, clock.now() - trained};
 }
 
 void Worker::train_alone(const Silo& silo, const std::filesystem::path& version, Round rounds) {

@@ -28,6 +28,7 @@ struct Silo {  // one node's side of the world
 struct Trained {
   pipeline::EncodedUpdate update;
   TrainResult result;
+  double seconds_train = 0, seconds_encode = 0;
 };
 
 class Worker {
