@@ -47,7 +47,9 @@ std::string in_section(const std::string& key) { return key.substr(0, key.rfind(
 
 void print_settings(const LoadResult& loaded, std::ostream& out) {
   std::size_t width = 0;
-  const auto text = [](const config::Setting& s) { return fmt::format("  {} = {}", s.key.substr(s.key.rfind('.') + 1), s.value); };
+  const auto text = [](const config::Setting& s) {
+    return fmt::format("  {} = {}", s.key.substr(s.key.rfind('.') + 1), s.value);
+  };
   constexpr std::size_t kWidest = 60;
   for (const auto& s : loaded.settings) width = std::max(width, std::min(text(s).size(), kWidest));
   std::string section;
@@ -58,24 +60,31 @@ void print_settings(const LoadResult& loaded, std::ostream& out) {
 }
 
 void print_cost(const CostEstimate& cost, std::ostream& out) {
-  out << fmt::format("\ntrained: {} tensor{} in {} group{}, {} parameters ({} in the base)\n", cost.tensor_count, cost.tensor_count == 1 ? "" : "s",
-                     cost.group_count, cost.group_count == 1 ? "" : "s", cost.parameters, cost.base_parameters);
+  out << fmt::format("\ntrained: {} tensor{} in {} group{}, {} parameters ({} in the base)\n", cost.tensor_count,
+                     cost.tensor_count == 1 ? "" : "s", cost.group_count, cost.group_count == 1 ? "" : "s",
+                     cost.parameters, cost.base_parameters);
   constexpr std::size_t kShown = 20;
   for (std::size_t i = 0; i < std::min(kShown, cost.tensors.size()); ++i) {
     const auto& row = cost.tensors[i];
-    out << fmt::format("  {:<52} {:<20} x {:<4} {:>10}\n", row.name, row.type, row.count, bytes_text(static_cast<double>(row.bytes)));
+    out << fmt::format("  {:<52} {:<20} x {:<4} {:>10}\n", row.name, row.type, row.count,
+                       bytes_text(static_cast<double>(row.bytes)));
   }
   if (cost.tensors.size() > kShown) out << fmt::format("  … and {} more kinds\n", cost.tensors.size() - kShown);
 
   out << "\nsent by each client and round:              typically       at most\n";
   for (const auto& row : cost.up)
-    out << fmt::format("  up, after {:<28} {:>12}  {:>12}\n", row.stage, bytes_text(static_cast<double>(row.typical)), bytes_text(static_cast<double>(row.most)));
-  out << fmt::format("  down, {:<32} {:>12}  {:>12}\n", "the new version", bytes_text(static_cast<double>(cost.down)), bytes_text(static_cast<double>(cost.down)));
+    out << fmt::format("  up, after {:<28} {:>12}  {:>12}\n", row.stage, bytes_text(static_cast<double>(row.typical)),
+                       bytes_text(static_cast<double>(row.most)));
+  out << fmt::format("  down, {:<32} {:>12}  {:>12}\n", "the new version", bytes_text(static_cast<double>(cost.down)),
+                     bytes_text(static_cast<double>(cost.down)));
   out << fmt::format("  clients in a round: {:.4g} expected of {}\n", cost.cohort, cost.population);
-  out << fmt::format("\nneeded, above an idle process (LibTorch alone takes about 110 MB):\n  coordinator  memory {:>10}   disk {:>10}\n",
-                     bytes_text(static_cast<double>(cost.coordinator_memory)), bytes_text(static_cast<double>(cost.coordinator_disk)));
+  out << fmt::format(
+      "\nneeded, above an idle process (LibTorch alone takes about 110 MB):\n  coordinator  memory {:>10}   disk "
+      "{:>10}\n",
+      bytes_text(static_cast<double>(cost.coordinator_memory)), bytes_text(static_cast<double>(cost.coordinator_disk)));
   out << fmt::format("  each node    memory {:>10}   disk {:>10}   (memory without the activations of a batch)\n",
-                     bytes_text(static_cast<double>(cost.node_memory)), bytes_text(static_cast<double>(cost.node_disk)));
+                     bytes_text(static_cast<double>(cost.node_memory)),
+                     bytes_text(static_cast<double>(cost.node_disk)));
 }
 
 nlohmann::ordered_json json_of(const CostEstimate& cost) {
@@ -83,8 +92,13 @@ nlohmann::ordered_json json_of(const CostEstimate& cost) {
   json["parameters"] = cost.parameters;
   json["base_parameters"] = cost.base_parameters;
   for (const auto& row : cost.tensors)
-    json["tensors"].push_back({{"name", row.name}, {"type", row.type}, {"count", row.count}, {"elements", row.elements}, {"bytes", row.bytes}});
-  for (const auto& row : cost.up) json["up"].push_back({{"stage", row.stage}, {"typical_bytes", row.typical}, {"most_bytes", row.most}});
+    json["tensors"].push_back({{"name", row.name},
+                               {"type", row.type},
+                               {"count", row.count},
+                               {"elements", row.elements},
+                               {"bytes", row.bytes}});
+  for (const auto& row : cost.up)
+    json["up"].push_back({{"stage", row.stage}, {"typical_bytes", row.typical}, {"most_bytes", row.most}});
   json["down_bytes"] = cost.down;
   json["expected_cohort"] = cost.cohort;
   json["population"] = cost.population;
@@ -99,7 +113,11 @@ std::string as_json(const LoadResult& loaded, const std::optional<CostEstimate>&
   auto json = nlohmann::ordered_json::parse(config::render_json(loaded.diagnostics));
   if (!options.explain) return json.dump(2) + "\n";
   for (const auto& s : loaded.settings)
-    json["settings"].push_back({{"key", s.key}, {"value", s.value}, {"file", s.where.file}, {"line", s.where.line}, {"column", s.where.column}});
+    json["settings"].push_back({{"key", s.key},
+                                {"value", s.value},
+                                {"file", s.where.file},
+                                {"line", s.where.line},
+                                {"column", s.where.column}});
   if (loaded.ok()) json["digest"] = config::pipeline_digest(loaded.spec);
   if (cost) json["cost"] = json_of(*cost);
   return json.dump(2) + "\n";
@@ -114,7 +132,8 @@ CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry&
   if (readable) registry.scan(search_paths(request.plugin_path, file.plugin_path()));
   auto& loaded = checked.loaded = config::resolve(std::move(file), registry);
   if (!readable) return checked;
-  if (loaded.ok()) reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
+  if (loaded.ok())
+    reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
   pipeline::check_rules(loaded, registry, checked.shape ? &checked.shape->trainable : nullptr);
   return checked;
 }

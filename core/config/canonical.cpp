@@ -19,16 +19,20 @@ using Json = nlohmann::json;  // objects are sorted by key
 std::optional<Json> to_json(const HansaValue& value) {
   switch (value.type) {
     case HANSA_BOOL: return Json(value.integer != 0);
-    case HANSA_INT: case HANSA_BYTES: return Json(value.integer);
-    case HANSA_REAL: case HANSA_DURATION: return Json(value.real);
-    case HANSA_TEXT: case HANSA_CHOICE: return Json(std::string(text_of(value)));
+    case HANSA_INT:
+    case HANSA_BYTES: return Json(value.integer);
+    case HANSA_REAL:
+    case HANSA_DURATION: return Json(value.real);
+    case HANSA_TEXT:
+    case HANSA_CHOICE: return Json(std::string(text_of(value)));
     case HANSA_LIST: {
       Json list = Json::array();
       for (std::uint32_t i = 0; i < value.count; ++i)
         if (auto item = to_json(*value.items[i])) list.push_back(std::move(*item));
       return list;
     }
-    case HANSA_TABLE: case HANSA_COMPONENT: {
+    case HANSA_TABLE:
+    case HANSA_COMPONENT: {
       Json table = Json::object();
       if (value.type == HANSA_COMPONENT) table["use"] = std::string(text_of(value));
       for (std::uint32_t i = 0; i < value.count; ++i)
@@ -70,7 +74,8 @@ Node from_json(const Json& json, int depth = 0) {
 
 std::string canonical_json(const RunSpec& spec) {
   auto sections = as_sections(spec);
-  for (const auto* local : {"plugin_path", "evaluation", "network", "simulation", "report", "node"}) sections.erase(local);
+  for (const auto* local : {"plugin_path", "evaluation", "network", "simulation", "report", "node"})
+    sections.erase(local);
   for (const auto* local : {"name", "durability", "keep_versions"}) sections.find("run")->erase(local);
   return to_json(sections.raw())->dump();
 }
@@ -79,7 +84,8 @@ std::string pipeline_digest(const RunSpec& spec) { return sha256_hex(canonical_j
 
 RunSpec spec_from_canonical(std::string_view json, const ComponentCatalog& catalog) {
   const auto parsed = Json::parse(json, nullptr, false);
-  if (!parsed.is_object()) throw Error("the pipeline from the coordinator is no JSON object: do both sides run the same version?");
+  if (!parsed.is_object())
+    throw Error("the pipeline from the coordinator is no JSON object: do both sides run the same version?");
   const auto root = from_json(parsed);
   const Sources none;
   std::vector<Diagnostic> problems;

@@ -45,7 +45,9 @@ struct Workplace {
   }
 };
 
-bool says(const LoadResult& result, const std::string& part) { return render(result.diagnostics).find(part) != std::string::npos; }
+bool says(const LoadResult& result, const std::string& part) {
+  return render(result.diagnostics).find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -68,7 +70,8 @@ TEST_CASE("a small pipeline loads, with every default and absolute paths") {
 
 TEST_CASE("all problems are reported at once and in the order of the file") {
   Workplace w;
-  const auto loaded = w.load_text(std::string("[run]\nrounds = 0\nsed = 3\n") + kSmall + "flor = 0.1\n[codec]\nuse = \"squeeze\"\n");
+  const auto loaded =
+      w.load_text(std::string("[run]\nrounds = 0\nsed = 3\n") + kSmall + "flor = 0.1\n[codec]\nuse = \"squeeze\"\n");
   REQUIRE(loaded.diagnostics.size() == 4);
   CHECK(loaded.exit_code() == 1);
   CHECK(loaded.diagnostics[0].where.line == 2);
@@ -122,7 +125,8 @@ TEST_CASE("an include may not leave the config root by dots or by a link, nor go
   std::ofstream(other.path() / "x.toml") << "[run]\nseed = 5\n";
   fs::create_symlink(other.path() / "x.toml", w.at("link.toml"));
   w.write("ring.toml", "include = \"p.toml\"\n");
-  const auto loaded = w.load_text("include = [\"../x.toml\", \"link.toml\", \"ring.toml\", \"none.toml\", 3]\n" + std::string(kSmall));
+  const auto loaded =
+      w.load_text("include = [\"../x.toml\", \"link.toml\", \"ring.toml\", \"none.toml\", 3]\n" + std::string(kSmall));
   CHECK(loaded.diagnostics.size() == 5);
   CHECK(says(loaded, "`../x.toml` lies outside the config root"));
   CHECK(says(loaded, "`link.toml` lies outside the config root"));
@@ -133,9 +137,10 @@ TEST_CASE("an include may not leave the config root by dots or by a link, nor go
 
 TEST_CASE("overrides change values, make sections and reach into lists") {
   Workplace w;
-  const auto loaded = w.load_text(std::string(kSmall) + "[[codec]]\nuse = \"round\"\n",
-                                  {"run.rounds=12", "run.name=trial", "codec.0.use=squeeze", "codec.1.use=\"round\"",
-                                   "node.0.name=a", "node.0.data=silos/a.txt", "network.listen=unix:/tmp/x.sock", "simulation={}"});
+  const auto loaded =
+      w.load_text(std::string(kSmall) + "[[codec]]\nuse = \"round\"\n",
+                  {"run.rounds=12", "run.name=trial", "codec.0.use=squeeze", "codec.1.use=\"round\"", "node.0.name=a",
+                   "node.0.data=silos/a.txt", "network.listen=unix:/tmp/x.sock", "simulation={}"});
   INFO(render(loaded.diagnostics));
   REQUIRE(loaded.ok());
   CHECK(loaded.spec.run.rounds == 12);
@@ -148,7 +153,8 @@ TEST_CASE("overrides change values, make sections and reach into lists") {
 
 TEST_CASE("a bad override is shown as it was typed") {
   Workplace w;
-  const auto loaded = w.load_text(kSmall, {"run.rounds=many", "nonsense", "run.seed.x=1", "codec.3.use=round", "run.name=\"open"});
+  const auto loaded =
+      w.load_text(kSmall, {"run.rounds=many", "nonsense", "run.seed.x=1", "codec.3.use=round", "run.name=\"open"});
   CHECK(says(loaded, "--set run.rounds=many: error: `run.rounds` is a text, but must be a whole number"));
   CHECK(says(loaded, "--set nonsense: error: this is no `key=value`"));
   CHECK(says(loaded, "--set codec.3.use=round: error: asks for item `3` of a list that holds 0"));
@@ -191,10 +197,12 @@ TEST_CASE("the caret stands under the right character behind tabs and wide chara
 
 TEST_CASE("the resolved file loads to the same pipeline") {
   Workplace w;
-  const auto first = w.load_text(std::string(kSmall) +
-                                 "max_weight = 3\n[[codec]]\nuse = \"squeeze\"\n[privacy]\nuse = \"noise\"\nnoise = 0.1\nepsilon_budget = 8\n"
-                                 "[[evaluation.set]]\nname = \"all\"\ndata = \"silos/a.txt\"\n[report]\nsample_prompt = \"a \\\"b\\\"\\n\"\n"
-                                 "[[node]]\nname = \"b\"\ndata = \"silos/b.txt\"\n[[node]]\nname = \"a\"\ndata = \"silos/a.txt\"\nheldout = \"silos/b.txt\"\n");
+  const auto first = w.load_text(
+      std::string(kSmall) +
+      "max_weight = 3\n[[codec]]\nuse = \"squeeze\"\n[privacy]\nuse = \"noise\"\nnoise = 0.1\nepsilon_budget = 8\n"
+      "[[evaluation.set]]\nname = \"all\"\ndata = \"silos/a.txt\"\n[report]\nsample_prompt = \"a \\\"b\\\"\\n\"\n"
+      "[[node]]\nname = \"b\"\ndata = \"silos/b.txt\"\n[[node]]\nname = \"a\"\ndata = \"silos/a.txt\"\nheldout = "
+      "\"silos/b.txt\"\n");
   INFO(render(first.diagnostics));
   REQUIRE(first.ok());
   const auto text = to_resolved_toml(first.spec);
@@ -226,7 +234,8 @@ TEST_CASE("nodes make the same pipeline from its canonical form, which names no 
   node_side.add("model", "tiny");
   node_side.add("data_source", "lines");
   node_side.add("evaluator", "loss");
-  REQUIRE_THROWS_WITH(spec_from_canonical(json, node_side), Catch::Contains("there is no adapter `pairs`") && !Catch::Contains("aggregator"));
+  REQUIRE_THROWS_WITH(spec_from_canonical(json, node_side),
+                      Catch::Contains("there is no adapter `pairs`") && !Catch::Contains("aggregator"));
   REQUIRE_THROWS_AS(spec_from_canonical("[1", w.catalog), Error);
   REQUIRE_THROWS_AS(spec_from_canonical(std::string(5000, '[') + std::string(5000, ']'), w.catalog), Error);
 }
@@ -252,7 +261,8 @@ TEST_CASE("a directory of silos becomes one node each, in the order of their nam
   const auto again = load(w.write("r.toml", to_resolved_toml(loaded.spec)), {}, w.catalog);
   CHECK(again.spec.nodes.size() == 2);
   w.write("silos/a.md", "x");
-  CHECK(says(w.load_text(std::string(kSmall) + "[simulation]\nnodes_from = \"silos\"\n"), "would both be the node `a`"));
+  CHECK(
+      says(w.load_text(std::string(kSmall) + "[simulation]\nnodes_from = \"silos\"\n"), "would both be the node `a`"));
 }
 
 TEST_CASE("settings say where each value comes from") {

@@ -67,8 +67,8 @@ std::string caret_lines(const Diagnostic& d) {
   const auto margin = fmt::format("{:>5} | ", d.where.line);
   const auto indent = columns(cells, first, caret) + static_cast<int>(first > 0);
   const auto under = std::max(1, columns(cells, caret, std::min<std::size_t>(caret + d.width, last)));
-  return fmt::format("{}{}{}{}\n{:>{}}{}{}\n", margin, before, text, after, "| ", margin.size(), std::string(indent, ' '),
-                     std::string(under, '^'));
+  return fmt::format("{}{}{}{}\n{:>{}}{}{}\n", margin, before, text, after, "| ", margin.size(),
+                     std::string(indent, ' '), std::string(under, '^'));
 }
 
 std::string place(const Position& where) {
@@ -136,9 +136,12 @@ std::string render(const std::vector<Diagnostic>& all) {
   if (all.empty()) return {};
   std::string text;
   for (const auto& d : all) text += render(d) + "\n";
-  const auto errors = std::count_if(all.begin(), all.end(), [](const auto& d) { return d.severity == Severity::Error; });
+  const auto errors =
+      std::count_if(all.begin(), all.end(), [](const auto& d) { return d.severity == Severity::Error; });
   const auto warnings = static_cast<std::ptrdiff_t>(all.size()) - errors;
-  const auto counted = [](std::ptrdiff_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); };
+  const auto counted = [](std::ptrdiff_t n, const char* noun) {
+    return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
+  };
   return text + counted(errors, "error") + ", " + counted(warnings, "warning") + "\n";
 }
 
@@ -157,7 +160,8 @@ std::string render_json(const std::vector<Diagnostic>& all) {
     if (d.rule) one["rule"] = d.rule;
     list.push_back(std::move(one));
   }
-  const auto errors = std::count_if(all.begin(), all.end(), [](const auto& d) { return d.severity == Severity::Error; });
+  const auto errors =
+      std::count_if(all.begin(), all.end(), [](const auto& d) { return d.severity == Severity::Error; });
   nlohmann::ordered_json out;
   out["errors"] = errors;
   out["warnings"] = static_cast<std::ptrdiff_t>(all.size()) - errors;

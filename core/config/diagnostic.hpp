@@ -16,11 +16,11 @@ enum class Severity : std::uint8_t { Error, Warning };
 struct Diagnostic {
   Severity severity = Severity::Error;
   Position where;
-  std::uint32_t width = 1;   // characters to underline, from where.column
-  std::string what;          // a sentence without a full stop
-  std::string help;          // how to mend it; may be ""
-  std::string source_line;   // as it stands in the file; "" when there is none to show
-  int rule = 0;              // of the rule table; 0: none
+  std::uint32_t width = 1;  // characters to underline, from where.column
+  std::string what;         // a sentence without a full stop
+  std::string help;         // how to mend it; may be ""
+  std::string source_line;  // as it stands in the file; "" when there is none to show
+  int rule = 0;             // of the rule table; 0: none
 };
 
 // By file (in the order in which they were read), line, column. Equal ones are dropped.
@@ -31,7 +31,8 @@ bool has_errors(const std::vector<Diagnostic>&);
 // count two columns, long lines are cut around the caret, control characters and broken UTF-8 are made visible.
 std::string render(const Diagnostic&);
 std::string render(const std::vector<Diagnostic>&);  // all, and a line that counts them; "" when there are none
-std::string render_json(const std::vector<Diagnostic>&);  // one JSON object: {"errors": 1, "warnings": 0, "diagnostics": […]}
+std::string render_json(
+    const std::vector<Diagnostic>&);  // one JSON object: {"errors": 1, "warnings": 0, "diagnostics": […]}
 
 // The names within a few typing errors of `name`, nearest first, at most three.
 std::vector<std::string> near_names(std::string_view name, const std::vector<std::string>& among);

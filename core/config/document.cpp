@@ -67,10 +67,14 @@ std::string toml_text(std::string_view text) {
   while (!text.empty()) {
     const auto c = take_character(text);
     if (c == '"' || c == '\\') out += '\\';
-    if (c == '\n') out += "\\n";
-    else if (c == '\t') out += "\\t";
-    else if (c < 0x20 || c == 0x7F) out += fmt::format("\\u{:04X}", static_cast<unsigned>(c));
-    else append_utf8(out, c);
+    if (c == '\n')
+      out += "\\n";
+    else if (c == '\t')
+      out += "\\t";
+    else if (c < 0x20 || c == 0x7F)
+      out += fmt::format("\\u{:04X}", static_cast<unsigned>(c));
+    else
+      append_utf8(out, c);
   }
   return out + '"';
 }

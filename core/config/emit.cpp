@@ -34,7 +34,8 @@ std::string inline_table(const HansaValue& value) {
   std::string text = "{ ";
   if (value.type == HANSA_COMPONENT) text += "use = " + toml_text(text_of(value)) + (value.count ? ", " : " ");
   for (std::uint32_t i = 0; i < value.count; ++i)
-    text += fmt::format("{} = {}{}", toml_key(value.keys[i]), toml_value(*value.items[i]), i + 1 < value.count ? ", " : " ");
+    text += fmt::format("{} = {}{}", toml_key(value.keys[i]), toml_value(*value.items[i]),
+                        i + 1 < value.count ? ", " : " ");
   return value.count == 0 && value.type == HANSA_TABLE ? "{}" : text + "}";
 }
 
@@ -50,16 +51,21 @@ std::string toml_value(const HansaValue& value) {
   switch (value.type) {
     case HANSA_BOOL: return value.integer ? "true" : "false";
     case HANSA_INT: return fmt::format("{}", value.integer);
-    case HANSA_BYTES: return value.integer > 0 && value.integer % 1024 == 0 ? toml_text(exact_bytes_text(value.integer))
-                                                                          : fmt::format("{}", value.integer);
-    case HANSA_REAL: case HANSA_DURATION: return number_text(value.real);
-    case HANSA_TEXT: case HANSA_CHOICE: case HANSA_PATH: return toml_text(text_of(value));
+    case HANSA_BYTES:
+      return value.integer > 0 && value.integer % 1024 == 0 ? toml_text(exact_bytes_text(value.integer))
+                                                            : fmt::format("{}", value.integer);
+    case HANSA_REAL:
+    case HANSA_DURATION: return number_text(value.real);
+    case HANSA_TEXT:
+    case HANSA_CHOICE:
+    case HANSA_PATH: return toml_text(text_of(value));
     case HANSA_LIST: {
       std::string text = "[";
       for (std::uint32_t i = 0; i < value.count; ++i) text += (i ? ", " : "") + toml_value(*value.items[i]);
       return text + "]";
     }
-    case HANSA_TABLE: case HANSA_COMPONENT: return inline_table(value);
+    case HANSA_TABLE:
+    case HANSA_COMPONENT: return inline_table(value);
     default: return "?";
   }
 }
@@ -111,7 +117,8 @@ std::string to_resolved_toml(const RunSpec& spec) {
     if (key == "plugin_path") continue;
     if (section.type() == HANSA_LIST)
       for (std::size_t n = 0; n < section.size(); ++n) append_section(text, "[[" + key + "]]", section.at(n));
-    else append_section(text, "[" + key + "]", section);
+    else
+      append_section(text, "[" + key + "]", section);
   }
   return text;
 }

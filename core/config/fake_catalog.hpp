@@ -113,33 +113,38 @@ inline FakeCatalog fake_catalog() {
             .param(&FakeAdapterParams::targets, "targets", "Which modules.", at_least(1), list_of()))
       .groups = "pair";
   c.add("adapter", "everything");
-  auto& trainer = c.add("trainer", "steps",
-                        Schema<FakeTrainerParams>()
-                            .param(&FakeTrainerParams::rate, "learning_rate", "Step size.", more_than(0))
-                            .param(&FakeTrainerParams::steps, "steps", "Steps per round.", required(), range(1, 1e6))
-                            .param(&FakeTrainerParams::small, "small", "A small number.")
-                            .param(&FakeTrainerParams::schedule, "schedule", "How the rate falls.", choices({"constant", "linear", "cosine"}))
-                            .param(&FakeTrainerParams::patience, "patience", "How long to wait.")
-                            .param(&FakeTrainerParams::buffer, "buffer", "Memory for batches.")
-                            .param(&FakeTrainerParams::log, "log", "A file.", must_exist())
-                            .param(&FakeTrainerParams::token, "token", "A secret.", secret())
-                            .param(&FakeTrainerParams::old, "old", "Does nothing.", deprecated("use schedule instead")));
+  auto& trainer =
+      c.add("trainer", "steps",
+            Schema<FakeTrainerParams>()
+                .param(&FakeTrainerParams::rate, "learning_rate", "Step size.", more_than(0))
+                .param(&FakeTrainerParams::steps, "steps", "Steps per round.", required(), range(1, 1e6))
+                .param(&FakeTrainerParams::small, "small", "A small number.")
+                .param(&FakeTrainerParams::schedule, "schedule", "How the rate falls.",
+                       choices({"constant", "linear", "cosine"}))
+                .param(&FakeTrainerParams::patience, "patience", "How long to wait.")
+                .param(&FakeTrainerParams::buffer, "buffer", "Memory for batches.")
+                .param(&FakeTrainerParams::log, "log", "A file.", must_exist())
+                .param(&FakeTrainerParams::token, "token", "A secret.", secret())
+                .param(&FakeTrainerParams::old, "old", "Does nothing.", deprecated("use schedule instead")));
   trainer.check = [](const HansaValue& params, HansaProblems* problems) {
-    if (find(params, "steps")->integer == 13) problems->add(problems->context, "steps", "13 brings bad luck", "choose 12 or 14");
+    if (find(params, "steps")->integer == 13)
+      problems->add(problems->context, "steps", "13 brings bad luck", "choose 12 or 14");
   };
   c.add("data_source", "lines");
   c.add("evaluator", "loss");
   c.add("compressor", "squeeze", HANSA_TRAIT_LOSSLESS);
   c.add("compressor", "round");
   Schema<FakeNoiseParams> noise;
-  noise.param(&FakeNoiseParams::clip, "clip", "Bound.", more_than(0)).param(&FakeNoiseParams::noise, "noise", "Multiplier.", at_least(0));
+  noise.param(&FakeNoiseParams::clip, "clip", "Bound.", more_than(0))
+      .param(&FakeNoiseParams::noise, "noise", "Multiplier.", at_least(0));
   c.add("privacy", "noise", noise, HANSA_TRAIT_CENTRAL_NOISE);
   c.add("privacy", "bound", noise);
   c.add("aggregator", "mean", HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_ELEMENTWISE_MEAN | HANSA_TRAIT_ORDER_FREE);
   c.add("aggregator", "middle", HANSA_TRAIT_NEEDS_INDIVIDUALS);
   c.add("aggregator", "exact_mean", HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_EXACT);
   c.add("aggregator", "gossip", HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_RELEASES_INDIVIDUALS);
-  c.add("aggregator", "wrapper", Schema<FakeWrapperParams>().param(&FakeWrapperParams::inner, "inner", "What to wrap.", of_kind("aggregator")));
+  c.add("aggregator", "wrapper",
+        Schema<FakeWrapperParams>().param(&FakeWrapperParams::inner, "inner", "What to wrap.", of_kind("aggregator")));
   c.add("server_optimizer", "add", HANSA_TRAIT_PLAIN_AVERAGING);
   c.add("server_optimizer", "momentum");
   c.add("selector", "all", HANSA_TRAIT_EVERYONE);

@@ -27,7 +27,8 @@ Span written_span(const Node& root, std::string_view key) {
     }
     const auto* entry = node->find(part);
     if (!entry) break;
-    found = entry->value.kind == Node::Kind::Table || entry->value.kind == Node::Kind::List ? entry->key_span : entry->value.span;
+    found = entry->value.kind == Node::Kind::Table || entry->value.kind == Node::Kind::List ? entry->key_span
+                                                                                            : entry->value.span;
     node = &entry->value;
   }
   return found;
@@ -42,7 +43,8 @@ void name_the_file(std::vector<Diagnostic>& all, const std::string& file) {
 }  // namespace
 
 void LoadResult::report(Severity severity, std::string_view key, std::string what, std::string help, int rule) {
-  auto d = file->state().sources.diagnose(severity, written_span(file->state().root, key), std::move(what), std::move(help));
+  auto d =
+      file->state().sources.diagnose(severity, written_span(file->state().root, key), std::move(what), std::move(help));
   d.rule = rule;
   if (d.where.file.empty()) d.where.file = file->state().file.string();
   diagnostics.push_back(std::move(d));

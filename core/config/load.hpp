@@ -24,10 +24,10 @@ struct LoadOptions {
   std::filesystem::path working_directory;  // relative paths given by --set start here; "": the process's
 };
 
-struct Setting {       // one resolved value and where it comes from, in the order of the sections
-  std::string key;     // "aggregator.weighting", "codec.0.use", "node.2.data"
-  std::string value;   // as TOML; "(secret)" for a secret
-  Position where;      // file "": a default
+struct Setting {      // one resolved value and where it comes from, in the order of the sections
+  std::string key;    // "aggregator.weighting", "codec.0.use", "node.2.data"
+  std::string value;  // as TOML; "(secret)" for a secret
+  Position where;     // file "": a default
   std::uint32_t width = 1;
 };
 

@@ -25,7 +25,8 @@ void Resolver::nodes() {
   } else if (from_directory) {
     nodes_from_directory();
   }
-  std::stable_sort(spec_.nodes.begin(), spec_.nodes.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::stable_sort(spec_.nodes.begin(), spec_.nodes.end(),
+                   [](const auto& a, const auto& b) { return a.name < b.name; });
 }
 
 void Resolver::listed_nodes(const Node& list) {
@@ -51,11 +52,13 @@ void Resolver::listed_nodes(const Node& list) {
       continue;
     }
     if (const auto [first, fresh] = names.emplace(text, r_.sources.position(span)); !fresh) {
-      r_.error(span, fmt::format("two nodes are called `{}`", text), fmt::format("the other stands at {}:{}", first->second.file, first->second.line));
+      r_.error(span, fmt::format("two nodes are called `{}`", text),
+               fmt::format("the other stands at {}:{}", first->second.file, first->second.line));
       continue;
     }
     if (const auto [other, fresh] = ids.emplace(node_id(text), text); !fresh) {
-      r_.error(span, fmt::format("`{}` and `{}` have the same 63-bit identity", text, other->second), "rename one of them");
+      r_.error(span, fmt::format("`{}` and `{}` have the same 63-bit identity", text, other->second),
+               "rename one of them");
       continue;
     }
     if (!node.find("data")) continue;
@@ -72,22 +75,32 @@ void Resolver::nodes_from_directory() {
   std::map<std::string, std::string> names;
   std::map<NodeId, std::string> ids;
   fs::directory_iterator at(directory, code), end;
-  if (code) return r_.error(where, fmt::format("`simulation.nodes_from`: {} cannot be listed: {}", directory.string(), code.message()), "it must be a directory");
+  if (code)
+    return r_.error(where,
+                    fmt::format("`simulation.nodes_from`: {} cannot be listed: {}", directory.string(), code.message()),
+                    "it must be a directory");
   for (; at != end; at.increment(code)) {
     const auto file = at->path().filename().string();
     if (file.starts_with('.')) continue;
     const auto name = at->is_directory(code) ? file : at->path().stem().string();
     if (!is_node_name(name)) {
-      r_.error(where, fmt::format("`{}` in {} is no name for a node", file, directory.string()), "1 to 64 of A-Z a-z 0-9 . _ -");
+      r_.error(where, fmt::format("`{}` in {} is no name for a node", file, directory.string()),
+               "1 to 64 of A-Z a-z 0-9 . _ -");
     } else if (const auto [first, fresh] = names.emplace(name, file); !fresh) {
-      r_.error(where, fmt::format("`{}` and `{}` would both be the node `{}`", std::min(first->second, file), std::max(first->second, file), name), "rename one of them");
+      r_.error(where,
+               fmt::format("`{}` and `{}` would both be the node `{}`", std::min(first->second, file),
+                           std::max(first->second, file), name),
+               "rename one of them");
     } else if (const auto [other, is_new] = ids.emplace(node_id(name), name); !is_new) {
-      r_.error(where, fmt::format("`{}` and `{}` have the same 63-bit identity", name, other->second), "rename one of them");
+      r_.error(where, fmt::format("`{}` and `{}` have the same 63-bit identity", name, other->second),
+               "rename one of them");
     } else {
       spec_.nodes.push_back({name, at->path(), std::nullopt, r_.sources.position(where)});
     }
   }
-  if (names.empty()) r_.error(where, fmt::format("`simulation.nodes_from`: {} holds no silo", directory.string()), "put one file or folder per node into it");
+  if (names.empty())
+    r_.error(where, fmt::format("`simulation.nodes_from`: {} holds no silo", directory.string()),
+             "put one file or folder per node into it");
 }
 
 }  // namespace hansa::config

@@ -41,7 +41,8 @@ class Reader {
     std::error_code code;
     auto identity = fs::canonical(path, code);
     if (code) identity = path;
-    const int source = state_.sources.add({shown, std::move(text), fs::absolute(path).parent_path().lexically_normal()});
+    const int source =
+        state_.sources.add({shown, std::move(text), fs::absolute(path).parent_path().lexically_normal()});
     ++files_;
     auto parsed = parse_toml(state_.sources, source);
     if (auto* problem = std::get_if<Diagnostic>(&parsed)) {
@@ -58,7 +59,8 @@ class Reader {
 
  private:
   std::optional<Node> with_includes(Node node, const std::string& shown) {
-    const auto at = std::find_if(node.entries.begin(), node.entries.end(), [](const auto& e) { return e.key == "include"; });
+    const auto at =
+        std::find_if(node.entries.begin(), node.entries.end(), [](const auto& e) { return e.key == "include"; });
     if (at == node.entries.end()) return node;
     const auto include = std::move(at->value);
     node.entries.erase(at);
@@ -66,8 +68,10 @@ class Reader {
     const auto take = [&](const Node& name) {
       if (auto below = included(name, shown)) merge(under, std::move(*below));
     };
-    if (include.kind == Node::Kind::List) std::for_each(include.items.begin(), include.items.end(), take);
-    else take(include);
+    if (include.kind == Node::Kind::List)
+      std::for_each(include.items.begin(), include.items.end(), take);
+    else
+      take(include);
     if (!state_.parsed) return std::nullopt;
     merge(under, std::move(node));
     return under;
@@ -75,7 +79,8 @@ class Reader {
 
   std::optional<Node> included(const Node& name, const std::string& shown) {
     const auto complain = [&](std::string what, std::string help) {
-      state_.diagnostics.push_back(state_.sources.diagnose(Severity::Error, name.span, std::move(what), std::move(help)));
+      state_.diagnostics.push_back(
+          state_.sources.diagnose(Severity::Error, name.span, std::move(what), std::move(help)));
       return std::nullopt;
     };
     if (name.kind != Node::Kind::Text)
@@ -89,11 +94,13 @@ class Reader {
       return complain(fmt::format("`{}` lies outside the config root {}", name.text, root_.string()),
                       "a file may include only what lies beside or below the file that was named on the command line");
     if (std::find(open_.begin(), open_.end(), real) != open_.end())
-      return complain(fmt::format("`{}` includes itself, by way of this file", name.text), "remove one of the includes");
+      return complain(fmt::format("`{}` includes itself, by way of this file", name.text),
+                      "remove one of the includes");
     if (files_ >= kMostFiles) return complain(fmt::format("more than {} included files", kMostFiles), "include less");
     auto text = read_text(path);
-    if (!text) return complain(fmt::format("cannot include `{}`: {}", name.text, text.error()),
-                               fmt::format("it was looked for at {}", path.string()));
+    if (!text)
+      return complain(fmt::format("cannot include `{}`: {}", name.text, text.error()),
+                      fmt::format("it was looked for at {}", path.string()));
     const auto below = (fs::path(shown).parent_path() / name.text).lexically_normal().string();
     return read(path, below, std::move(text).value());
   }
@@ -108,13 +115,15 @@ class Reader {
 
 class Override {
  public:
-  Override(PipelineFile::State& state, const std::string& text, const fs::path& directory) : state_(state), text_(text) {
+  Override(PipelineFile::State& state, const std::string& text, const fs::path& directory)
+      : state_(state), text_(text) {
     where_.source = state.sources.add({"--set " + text, "", directory});
   }
 
   void apply() {
     const auto equals = text_.find('=');
-    if (equals == std::string::npos || equals == 0) return complain("this is no `key=value`", "write --set run.rounds=3");
+    if (equals == std::string::npos || equals == 0)
+      return complain("this is no `key=value`", "write --set run.rounds=3");
     auto keys = split(text_.substr(0, equals));
     if (std::find(keys.begin(), keys.end(), "") != keys.end()) return complain("the key has an empty part", "");
     auto value = value_of(text_.substr(equals + 1));
@@ -163,7 +172,8 @@ class Override {
       if (!index || *index > into.items.size())
         return complain(fmt::format("asks for item `{}` of a list that holds {}", key, into.items.size()),
                         into.items.empty() ? std::string("0 appends the first one")
-                                             : fmt::format("use a number from 0 to {}; {} appends", into.items.size(), into.items.size()));
+                                           : fmt::format("use a number from 0 to {}; {} appends", into.items.size(),
+                                                         into.items.size()));
       if (*index == into.items.size()) into.items.push_back(fresh(keys, depth + 1));
       return place(into.items[*index], keys, depth + 1, std::move(value));
     }
@@ -213,7 +223,8 @@ std::vector<fs::path> PipelineFile::plugin_path() const {
   const auto* entry = state_->root.find("plugin_path");
   if (!entry) return paths;
   const auto take = [&](const Node& node) {
-    if (node.kind == Node::Kind::Text && !node.text.empty()) paths.push_back(path_of(state_->sources, node.span, node.text));
+    if (node.kind == Node::Kind::Text && !node.text.empty())
+      paths.push_back(path_of(state_->sources, node.span, node.text));
   };
   take(entry->value);
   for (const auto& item : entry->value.items) take(item);

@@ -13,10 +13,11 @@ struct Unit {
   std::string_view name;
   double factor;
 };
-constexpr std::array kBytes{Unit{"B", 1},           Unit{"KiB", 0x1p10}, Unit{"MiB", 0x1p20}, Unit{"GiB", 0x1p30},
-                            Unit{"TiB", 0x1p40},    Unit{"kB", 1e3},     Unit{"KB", 1e3},     Unit{"MB", 1e6},
-                            Unit{"GB", 1e9},        Unit{"TB", 1e12}};
-constexpr std::array kTimes{Unit{"ms", 1e-3}, Unit{"s", 1}, Unit{"m", 60}, Unit{"min", 60}, Unit{"h", 3600}, Unit{"d", 86400}};
+constexpr std::array kBytes{Unit{"B", 1},        Unit{"KiB", 0x1p10}, Unit{"MiB", 0x1p20}, Unit{"GiB", 0x1p30},
+                            Unit{"TiB", 0x1p40}, Unit{"kB", 1e3},     Unit{"KB", 1e3},     Unit{"MB", 1e6},
+                            Unit{"GB", 1e9},     Unit{"TB", 1e12}};
+constexpr std::array kTimes{Unit{"ms", 1e-3}, Unit{"s", 1},    Unit{"m", 60},
+                            Unit{"min", 60},  Unit{"h", 3600}, Unit{"d", 86400}};
 
 void skip_spaces(std::string_view& text) {
   while (text.starts_with(' ')) text.remove_prefix(1);
@@ -51,7 +52,8 @@ Result<std::int64_t> parse_bytes(std::string_view text) {
   using R = Result<std::int64_t>;
   double number = 0;
   std::string_view unit;
-  if (!take(text, number, unit) || !text.empty()) return R::failure("is no size: write 512, \"64KiB\", \"64MiB\" or \"1.5GB\"");
+  if (!take(text, number, unit) || !text.empty())
+    return R::failure("is no size: write 512, \"64KiB\", \"64MiB\" or \"1.5GB\"");
   const auto* known = unit.empty() ? &kBytes[0] : find(kBytes, unit);
   if (!known) return R::failure(fmt::format("has the unit `{}`: use B, KiB, MiB, GiB, TiB, kB, MB, GB or TB", unit));
   const auto bytes = number * known->factor;
@@ -83,7 +85,8 @@ std::string bytes_text(double bytes) {
     bytes /= 1024;
     ++unit;
   }
-  return unit == 0 || bytes >= 100 ? fmt::format("{:.0f} {}", bytes, kNames[unit]) : fmt::format("{:.1f} {}", bytes, kNames[unit]);
+  return unit == 0 || bytes >= 100 ? fmt::format("{:.0f} {}", bytes, kNames[unit])
+                                   : fmt::format("{:.1f} {}", bytes, kNames[unit]);
 }
 
 std::string exact_bytes_text(std::int64_t bytes) {

@@ -15,22 +15,27 @@ namespace hansa::config {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array kSections{"run",      "model",        "adapter",   "trainer",    "data",    "codec",      "privacy",
-                               "aggregator", "server_optimizer", "selector", "round_policy", "evaluator", "train", "evaluation",
-                               "network",  "simulation",   "report",    "node"};
+constexpr std::array kSections{"run",     "model",      "adapter",          "trainer",    "data",         "codec",
+                               "privacy", "aggregator", "server_optimizer", "selector",   "round_policy", "evaluator",
+                               "train",   "evaluation", "network",          "simulation", "report",       "node"};
 
 // "here:port" with a port that exists, or "unix:" and a path that fits a socket address.
 std::string why_no_address(const std::string& text) {
   constexpr std::size_t kLongestSocketPath = 107;
   if (text.starts_with("unix:")) {
     const auto length = text.size() - 5;
-    return length == 0 ? "names no path after unix:" : length > kLongestSocketPath ? "is too long for a Unix socket (107 bytes)" : "";
+    return length == 0                   ? "names no path after unix:"
+           : length > kLongestSocketPath ? "is too long for a Unix socket (107 bytes)"
+                                         : "";
   }
   const auto colon = text.rfind(':');
   if (colon == std::string::npos || colon == 0) return "is neither host:port nor unix:PATH";
   const auto port = text.substr(colon + 1);
-  const bool digits = !port.empty() && port.size() <= 5 && std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
-  return digits && std::stoi(port) <= 65535 ? "" : fmt::format("has the port `{}`, but a port is a number from 0 to 65535", port);
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits && std::stoi(port) <= 65535
+             ? ""
+             : fmt::format("has the port `{}`, but a port is a number from 0 to 65535", port);
 }
 
 struct ProblemSink {
@@ -43,9 +48,10 @@ void add_problem(void* context, const char* param, const char* message, const ch
   const auto& sink = *static_cast<ProblemSink*>(context);
   const std::string name = param ? param : "";
   const auto* entry = sink.table && !name.empty() ? sink.table->find(name) : nullptr;
-  const auto key = name.empty() ? fmt::format("[{}]", sink.place.prefix) : fmt::format("`{}.{}`", sink.place.prefix, name);
-  sink.r.error(entry ? entry->value.span : sink.place.header, fmt::format("{}: {}", key, message ? message : "does not fit"),
-               hint ? hint : "");
+  const auto key =
+      name.empty() ? fmt::format("[{}]", sink.place.prefix) : fmt::format("`{}.{}`", sink.place.prefix, name);
+  sink.r.error(entry ? entry->value.span : sink.place.header,
+               fmt::format("{}: {}", key, message ? message : "does not fit"), hint ? hint : "");
 }
 
 }  // namespace
@@ -125,13 +131,16 @@ S Resolver::own_section(const Schema<S>& schema, const std::string& name, std::v
 void Resolver::refuse_unknown_sections() {
   std::vector<std::string> known(kSections.begin(), kSections.end());
   known.insert(known.end(), {"include", "plugin_path"});
-  const std::vector<std::pair<const char*, Params>> owners{{"run", sections_.run.params()},         {"train", sections_.train.params()},
-                                                           {"evaluation", sections_.evaluation.params()}, {"network", sections_.network.params()},
+  const std::vector<std::pair<const char*, Params>> owners{{"run", sections_.run.params()},
+                                                           {"train", sections_.train.params()},
+                                                           {"evaluation", sections_.evaluation.params()},
+                                                           {"network", sections_.network.params()},
                                                            {"report", sections_.report.params()}};
   for (const auto& entry : root_.entries) {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
     const auto near = near_names(entry.key, known);
-    std::string help = near.empty() ? "known sections: " + quoted_list(known, "and") : fmt::format("did you mean {}?", quoted_list(near, "or"));
+    std::string help = near.empty() ? "known sections: " + quoted_list(known, "and")
+                                    : fmt::format("did you mean {}?", quoted_list(near, "or"));
     for (const auto& [owner, params] : owners)
       for (const auto& name : names_of(params))
         if (name == entry.key) help = fmt::format("`{}` belongs into [{}]", name, owner);
@@ -145,17 +154,21 @@ void Resolver::plugin_path() {
   if (!entry) return;
   const auto take = [&](const Node& node) {
     if (node.kind != Node::Kind::Text || node.text.empty())
-      return r_.error(node.span, "`plugin_path` must be a directory, or a list of directories", "plugin_path = [\"plugins\"]");
+      return r_.error(node.span, "`plugin_path` must be a directory, or a list of directories",
+                      "plugin_path = [\"plugins\"]");
     const auto path = path_of(r_.sources, node.span, node.text);
     std::error_code code;
     if (!fs::is_directory(path, code))
       return r_.error(node.span, fmt::format("`plugin_path`: {} is no directory", path.string()),
                       "built plugins lie in a directory; the path is relative to this file");
     spec_.plugin_path.push_back(path);
-    r_.setting(fmt::format("plugin_path.{}", spec_.plugin_path.size() - 1), toml_value(Value::path(path.string())), node.span);
+    r_.setting(fmt::format("plugin_path.{}", spec_.plugin_path.size() - 1), toml_value(Value::path(path.string())),
+               node.span);
   };
-  if (entry->value.kind == Node::Kind::List) std::for_each(entry->value.items.begin(), entry->value.items.end(), take);
-  else take(entry->value);
+  if (entry->value.kind == Node::Kind::List)
+    std::for_each(entry->value.items.begin(), entry->value.items.end(), take);
+  else
+    take(entry->value);
 }
 
 // ---- components -----------------------------------------------------------------------------------------------------
@@ -190,7 +203,8 @@ void Resolver::components() {
   spec_.evaluator = optional_component("evaluator", "evaluator", 0);
 }
 
-ComponentSpec Resolver::required_component(std::string_view kind, const std::string& name, const std::vector<std::string>& host_keys) {
+ComponentSpec Resolver::required_component(std::string_view kind, const std::string& name,
+                                           const std::vector<std::string>& host_keys) {
   Place place;
   if (const auto* table = section(name, place)) return component(kind, name, *table, place, host_keys);
   if (!root_.find(name)) r_.error({}, fmt::format("[{}] is missing", name), choose_one_of(r_, kind));
@@ -212,8 +226,10 @@ ComponentSpec Resolver::component(std::string_view kind, const std::string& name
   spec.kind = kind;
   const auto* use = table.find("use");
   // What runs at the coordinator only may be unknown to a node.
-  constexpr std::array<std::string_view, 4> kCoordinatorSide{"aggregator", "server_optimizer", "selector", "round_policy"};
-  if (r_.files == Files::Ignore && use && std::find(kCoordinatorSide.begin(), kCoordinatorSide.end(), kind) != kCoordinatorSide.end() &&
+  constexpr std::array<std::string_view, 4> kCoordinatorSide{"aggregator", "server_optimizer", "selector",
+                                                             "round_policy"};
+  if (r_.files == Files::Ignore && use &&
+      std::find(kCoordinatorSide.begin(), kCoordinatorSide.end(), kind) != kCoordinatorSide.end() &&
       !r_.catalog.find(kind, use->value.text)) {
     spec.use = use->value.text;
     return spec;
@@ -227,7 +243,8 @@ ComponentSpec Resolver::component(std::string_view kind, const std::string& name
   auto known = names_of(params_of(*spec.component));
   for (const auto& key : host_keys) {
     if (std::find(known.begin(), known.end(), key) != known.end())
-      r_.error(chosen->where, fmt::format("plugin `{}` declares a parameter `{}`, which is Hansa's own in [{}]", spec.use, key, name),
+      r_.error(chosen->where,
+               fmt::format("plugin `{}` declares a parameter `{}`, which is Hansa's own in [{}]", spec.use, key, name),
                "the plugin's author has to rename it");
     known.push_back(key);
   }
@@ -240,7 +257,8 @@ ComponentSpec Resolver::component(std::string_view kind, const std::string& name
 // Parameters, the component's own check of them, and the traits that follow from them.
 void Resolver::finish_component(ComponentSpec& spec, const Node* table, const Place& place) {
   const auto count = [this] {
-    return std::count_if(r_.diagnostics.begin(), r_.diagnostics.end(), [](const auto& d) { return d.severity == Severity::Error; });
+    return std::count_if(r_.diagnostics.begin(), r_.diagnostics.end(),
+                         [](const auto& d) { return d.severity == Severity::Error; });
   };
   const auto& component = *spec.component;
   const auto before = count();
@@ -249,12 +267,16 @@ void Resolver::finish_component(ComponentSpec& spec, const Node* table, const Pl
     ProblemSink sink{r_, table, place};
     HansaProblems problems{sizeof(HansaProblems), &sink, add_problem};
     if (component.validate(&component, &spec.params.raw(), &problems) != 0 && count() == before)
-      r_.error(place.header, fmt::format("[{}]: `{}` refuses these parameters and does not say why", place.prefix, spec.use), component.summary);
+      r_.error(place.header,
+               fmt::format("[{}]: `{}` refuses these parameters and does not say why", place.prefix, spec.use),
+               component.summary);
   }
   spec.traits.struct_size = sizeof(HansaTraits);
   spec.traits.groups = "";
   if (count() == before && component.traits && component.traits(&component, &spec.params.raw(), &spec.traits) != 0)
-    r_.error(place.header, fmt::format("[{}]: `{}` cannot tell its traits for these parameters", place.prefix, spec.use), component.summary);
+    r_.error(place.header,
+             fmt::format("[{}]: `{}` cannot tell its traits for these parameters", place.prefix, spec.use),
+             component.summary);
   if (!spec.traits.groups) spec.traits.groups = "";
 }
 
@@ -265,7 +287,8 @@ ComponentSpec Resolver::default_component(std::string_view kind, const std::stri
   for (const auto& candidate : r_.catalog.names(kind)) {
     const auto* component = r_.catalog.find(kind, candidate);
     const auto params = component ? params_of(*component) : Params{};
-    const bool asks = std::any_of(params.begin(), params.end(), [](const auto* p) { return p->flags & HANSA_PARAM_REQUIRED; });
+    const bool asks =
+        std::any_of(params.begin(), params.end(), [](const auto* p) { return p->flags & HANSA_PARAM_REQUIRED; });
     if (!component || asks || (best.component && best.component->maturity >= component->maturity)) continue;
     std::vector<Diagnostic> unseen;
     std::vector<Setting> unsaid;
@@ -282,7 +305,8 @@ ComponentSpec Resolver::default_component(std::string_view kind, const std::stri
     return best;
   }
   r_.setting(name + ".use", toml_value(Value::text(best.use)), {});
-  for (std::size_t i = 0; i < best.params.size(); ++i) r_.setting(name + "." + best.params.key(i), toml_value(best.params.at(i)), {});
+  for (std::size_t i = 0; i < best.params.size(); ++i)
+    r_.setting(name + "." + best.params.key(i), toml_value(best.params.at(i)), {});
   return best;
 }
 
@@ -290,13 +314,17 @@ void Resolver::codecs() {
   const auto* entry = root_.find("codec");
   if (!entry) return;
   if (entry->value.kind != Node::Kind::List)
-    return r_.error(entry->key_span, fmt::format("`codec` is {}, but must be a list of stages", name_of(entry->value.kind)),
+    return r_.error(entry->key_span,
+                    fmt::format("`codec` is {}, but must be a list of stages", name_of(entry->value.kind)),
                     "write [[codec]] in double brackets, once per stage, in the order of encoding");
   for (std::size_t i = 0; i < entry->value.items.size(); ++i) {
     const auto& item = entry->value.items[i];
     const Place place{fmt::format("codec.{}", i), item.span};
-    if (item.kind != Node::Kind::Table) r_.error(item.span, fmt::format("`codec.{}` is {}, but must be a table", i, name_of(item.kind)), "write [[codec]]");
-    else spec_.codecs.push_back(component("compressor", place.prefix, item, place, {}));
+    if (item.kind != Node::Kind::Table)
+      r_.error(item.span, fmt::format("`codec.{}` is {}, but must be a table", i, name_of(item.kind)),
+               "write [[codec]]");
+    else
+      spec_.codecs.push_back(component("compressor", place.prefix, item, place, {}));
   }
 }
 
@@ -308,7 +336,8 @@ void Resolver::evaluation() {
   const auto* sets = section ? section->value.find("set") : nullptr;
   if (!sets) return;
   if (sets->value.kind != Node::Kind::List)
-    return r_.error(sets->key_span, "`evaluation.set` must be a list of tables", "write [[evaluation.set]] in double brackets, once per set");
+    return r_.error(sets->key_span, "`evaluation.set` must be a list of tables",
+                    "write [[evaluation.set]] in double brackets, once per set");
   for (std::size_t i = 0; i < sets->value.items.size(); ++i) {
     const auto& item = sets->value.items[i];
     const Place place{fmt::format("evaluation.set.{}", i), item.span};
@@ -328,7 +357,8 @@ void Resolver::check_model() {
   const auto* section = root_.find("model");
   const auto* written = section ? section->value.find("path") : nullptr;
   if (path.empty()) {
-    if (section && !written) r_.error(section->key_span, "`model.path` is missing", "path = \"…\": a Hugging Face directory with config.json");
+    if (section && !written)
+      r_.error(section->key_span, "`model.path` is missing", "path = \"…\": a Hugging Face directory with config.json");
     return;
   }
   std::error_code code;
@@ -343,13 +373,15 @@ void Resolver::check_across() {
              "for example \"127.0.0.1:7800\", or \"unix:/tmp/hansa.sock\"");
   if (spec_.network.lease_seconds < 2 * spec_.network.heartbeat_seconds)
     r_.error(span_of("network", "lease_seconds"),
-             fmt::format("`network.lease_seconds` is {}, less than two heartbeats of {} s", spec_.network.lease_seconds, spec_.network.heartbeat_seconds),
+             fmt::format("`network.lease_seconds` is {}, less than two heartbeats of {} s", spec_.network.lease_seconds,
+                         spec_.network.heartbeat_seconds),
              "one late heartbeat would cost a node its slot: lengthen the lease or shorten heartbeat_seconds");
   constexpr auto kNoise = HANSA_TRAIT_CENTRAL_NOISE | HANSA_TRAIT_LOCAL_NOISE;
   if (spec_.privacy_host.epsilon_budget && spec_.privacy.component && !(spec_.privacy.traits.flags & kNoise))
-    r_.error(span_of("privacy", "epsilon_budget"),
-             fmt::format("`privacy.epsilon_budget` is set, but `{}` adds no noise: no epsilon holds", spec_.privacy.use),
-             "choose a mechanism with noise, or remove the budget");
+    r_.error(
+        span_of("privacy", "epsilon_budget"),
+        fmt::format("`privacy.epsilon_budget` is set, but `{}` adds no noise: no epsilon holds", spec_.privacy.use),
+        "choose a mechanism with noise, or remove the budget");
   if (spec_.train.threads == 0 && r_.files == Files::Look) {
     const auto cores = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
     spec_.train.threads = spec_.nodes.size() > 1 ? 1 : cores;

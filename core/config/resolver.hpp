@@ -28,7 +28,8 @@ class Resolver {
   ComponentSpec component(std::string_view kind, const std::string& name, const Node& table, const Place& place,
                           const std::vector<std::string>& host_keys);
   void finish_component(ComponentSpec& spec, const Node* table, const Place& place);
-  ComponentSpec required_component(std::string_view kind, const std::string& name, const std::vector<std::string>& host_keys = {});
+  ComponentSpec required_component(std::string_view kind, const std::string& name,
+                                   const std::vector<std::string>& host_keys = {});
   ComponentSpec optional_component(std::string_view kind, const std::string& name, std::uint64_t trait);
   ComponentSpec default_component(std::string_view kind, const std::string& name, std::uint64_t trait);
   void codecs();

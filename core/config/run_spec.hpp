@@ -13,7 +13,7 @@
 
 namespace hansa::config {
 
-struct Position {  // where a value was written: line and column from 1, columns in characters
+struct Position {    // where a value was written: line and column from 1, columns in characters
   std::string file;  // as it is shown; "--set a.b=c" (line 0) for the command line; "" (line 0) for a default
   std::uint32_t line = 0, column = 0;
   bool operator==(const Position&) const = default;
@@ -29,32 +29,32 @@ struct ComponentSpec {                        // one plugged-in algorithm: `use 
 };
 
 struct RunSection {
-  std::string name;               // default: the file's stem
+  std::string name;  // default: the file's stem
   std::int64_t seed = 1;
   std::int64_t rounds = 1;
   std::string durability = "process";  // process: survives SIGKILL; power: fsync at each step
   std::int64_t keep_versions = 2;      // released model versions kept on disk
 };
-struct ModelSection {                  // beside the model plugin's own parameters in [model]
-  std::filesystem::path path;          // a Hugging Face directory
-  std::string compute = "f32";         // f32 | bf16
-  bool initialise = false;             // random weights from config.json and the seed: training from scratch
+struct ModelSection {           // beside the model plugin's own parameters in [model]
+  std::filesystem::path path;   // a Hugging Face directory
+  std::string compute = "f32";  // f32 | bf16
+  bool initialise = false;      // random weights from config.json and the seed: training from scratch
 };
 struct TrainSection {
-  std::int64_t threads = 0;            // LibTorch threads of a node; 0 is resolved: 1 when several nodes share the machine
+  std::int64_t threads = 0;  // LibTorch threads of a node; 0 is resolved: 1 when several nodes share the machine
 };
 struct WeightSection {                 // host keys of [aggregator]
   std::string weighting = "examples";  // examples | tokens | uniform
   std::optional<double> max_weight;    // cap; with it example weights are bounded, and so is the sensitivity
 };
-struct PrivacySection {                // host keys of [privacy]
+struct PrivacySection {  // host keys of [privacy]
   std::optional<double> epsilon_budget;
   double delta = 1e-5;
   std::string client_metrics = "withhold";  // withhold | publish: what nodes report about their data (rule 19)
 };
 struct EvaluationSection {
-  std::int64_t every = 0;              // rounds between evaluations on the nodes' held-out data; 0: only at the end
-  struct Set {                         // held-out data of the coordinator's own: belongs to no node
+  std::int64_t every = 0;  // rounds between evaluations on the nodes' held-out data; 0: only at the end
+  struct Set {             // held-out data of the coordinator's own: belongs to no node
     std::string name;
     std::filesystem::path data;
   };
@@ -65,13 +65,13 @@ struct NetworkSection {
   double lease_seconds = 30;           // without a heartbeat for this long, a node loses its slot
   double heartbeat_seconds = 5;
 };
-struct SimulationSection {             // present: all nodes live in this process
+struct SimulationSection {  // present: all nodes live in this process
   // A directory: each file or folder in it is one node's silo, named after it. Empty: the nodes are those of [[node]].
   std::filesystem::path nodes_from;
 };
 struct ReportSection {
-  bool local_only = false;             // also train one adapter per silo alone, and evaluate each on every silo
-  std::string sample_prompt;           // text generated before and after, when not empty
+  bool local_only = false;    // also train one adapter per silo alone, and evaluate each on every silo
+  std::string sample_prompt;  // text generated before and after, when not empty
   std::int64_t sample_tokens = 60;
 };
 struct NodeSpec {

@@ -10,26 +10,34 @@ Sections make_sections() {
       .param(&RunSection::durability, "durability", "process: survives SIGKILL; power: fsync at each step.",
              choices({"process", "power"}))
       .param(&RunSection::keep_versions, "keep_versions", "Released model versions kept on disk.", range(1, 1e6));
-  s.model.param(&ModelSection::path, "path", "A Hugging Face directory: config.json, *.safetensors, tokenizer.json.", must_exist())
-      .param(&ModelSection::compute, "compute", "Number type of the forward and backward pass.", choices({"f32", "bf16"}))
-      .param(&ModelSection::initialise, "initialise", "Random weights from config.json and the seed: training from scratch.");
-  s.train.param(&TrainSection::threads, "threads", "LibTorch threads of a node; 0: 1 with several nodes, else all cores.",
-                range(0, 1024));
-  s.weights.param(&WeightSection::weighting, "weighting", "What a client's weight is.", choices({"examples", "tokens", "uniform"}))
-      .param(&WeightSection::max_weight, "max_weight", "Cap on a client's weight; makes it bounded, and the sensitivity with it.",
-             more_than(0));
-  s.privacy.param(&PrivacySection::epsilon_budget, "epsilon_budget", "The run stops before a release that would exceed it.",
-                  more_than(0))
+  s.model
+      .param(&ModelSection::path, "path", "A Hugging Face directory: config.json, *.safetensors, tokenizer.json.",
+             must_exist())
+      .param(&ModelSection::compute, "compute", "Number type of the forward and backward pass.",
+             choices({"f32", "bf16"}))
+      .param(&ModelSection::initialise, "initialise",
+             "Random weights from config.json and the seed: training from scratch.");
+  s.train.param(&TrainSection::threads, "threads",
+                "LibTorch threads of a node; 0: 1 with several nodes, else all cores.", range(0, 1024));
+  s.weights
+      .param(&WeightSection::weighting, "weighting", "What a client's weight is.",
+             choices({"examples", "tokens", "uniform"}))
+      .param(&WeightSection::max_weight, "max_weight",
+             "Cap on a client's weight; makes it bounded, and the sensitivity with it.", more_than(0));
+  s.privacy
+      .param(&PrivacySection::epsilon_budget, "epsilon_budget", "The run stops before a release that would exceed it.",
+             more_than(0))
       .param(&PrivacySection::delta, "delta", "The delta at which epsilon is stated.", more_than(0), less_than(1))
       .param(&PrivacySection::client_metrics, "client_metrics", "What nodes report about their own data.",
              choices({"withhold", "publish"}));
   s.evaluation.param(&EvaluationSection::every, "every", "Rounds between evaluations on the nodes; 0: only at the end.",
                      range(0, 1e9));
   s.evaluation_set.param(&EvaluationSection::Set::name, "name", "What the set is called in reports.", required())
-      .param(&EvaluationSection::Set::data, "data", "Held-out data of the coordinator's own.", required(), must_exist());
+      .param(&EvaluationSection::Set::data, "data", "Held-out data of the coordinator's own.", required(),
+             must_exist());
   s.network.param(&NetworkSection::listen, "listen", "host:port, or unix:PATH; port 0 picks a free one.")
-      .param(&NetworkSection::lease_seconds, "lease_seconds", "Without a heartbeat for this long a node loses its slot.",
-             "seconds", range(0.1, 86400))
+      .param(&NetworkSection::lease_seconds, "lease_seconds",
+             "Without a heartbeat for this long a node loses its slot.", "seconds", range(0.1, 86400))
       .param(&NetworkSection::heartbeat_seconds, "heartbeat_seconds", "How often a working node reports.", "seconds",
              range(0.01, 86400));
   s.simulation.param(&SimulationSection::nodes_from, "nodes_from",

@@ -8,7 +8,7 @@ namespace hansa::config {
 
 struct Sections {
   Schema<RunSection> run;
-  Schema<ModelSection> model;            // beside the plugin's parameters in [model]
+  Schema<ModelSection> model;  // beside the plugin's parameters in [model]
   Schema<TrainSection> train;
   Schema<WeightSection> weights;         // in [aggregator]
   Schema<PrivacySection> privacy;        // in [privacy]

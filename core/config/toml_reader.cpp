@@ -20,7 +20,8 @@ Node convert(const toml::node& from, int source) {
   Node node;
   node.span = span_of(from.source(), source);
   if (const auto* table = from.as_table()) {
-    for (auto&& [key, value] : *table) node.entries.push_back({std::string(key.str()), span_of(key.source(), source), convert(value, source)});
+    for (auto&& [key, value] : *table)
+      node.entries.push_back({std::string(key.str()), span_of(key.source(), source), convert(value, source)});
     // The parser's tables are sorted by key: back to the author's order.
     std::stable_sort(node.entries.begin(), node.entries.end(), [](const Entry& a, const Entry& b) {
       return std::tie(a.key_span.line, a.key_span.column) < std::tie(b.key_span.line, b.key_span.column);
@@ -65,7 +66,8 @@ std::optional<std::string> quoted_after(std::string_view text, std::string_view 
   return std::string(text.substr(open + 1, close - open - 1));
 }
 
-constexpr const char* kEnds = "a syntax error ends the reading: what follows was not checked; mend this and check again";
+constexpr const char* kEnds =
+    "a syntax error ends the reading: what follows was not checked; mend this and check again";
 
 // In words for the author of a pipeline; the span is narrowed to the word in question where it stands in the line.
 Diagnostic explain(const toml::parse_error& error, const Sources& sources, int source) {
@@ -127,7 +129,8 @@ std::variant<Node, Diagnostic> parse_toml(const Sources& sources, int source) {
 }
 
 std::optional<Node> parse_toml_value(std::string_view text, const Span& where) {
-  if (first_invalid_utf8(text) != std::string_view::npos || text.find('\n') != std::string_view::npos) return std::nullopt;
+  if (first_invalid_utf8(text) != std::string_view::npos || text.find('\n') != std::string_view::npos)
+    return std::nullopt;
   try {
     const auto table = toml::parse("value = " + std::string(text) + "\n");
     if (table.size() != 1) return std::nullopt;

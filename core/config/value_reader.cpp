@@ -42,7 +42,8 @@ std::string type_help(const HansaParam& param, const Node& node) {
   const bool text = node.kind == Node::Kind::Text;
   if (text && param.type == HANSA_BOOL && (node.text == "true" || node.text == "false")) return "remove the quotes";
   if (text && (param.type == HANSA_INT || param.type == HANSA_REAL)) return "numbers stand without quotes";
-  if (node.kind == Node::Kind::Real && param.type == HANSA_INT && node.real == std::floor(node.real) && std::abs(node.real) < 0x1p53)
+  if (node.kind == Node::Kind::Real && param.type == HANSA_INT && node.real == std::floor(node.real) &&
+      std::abs(node.real) < 0x1p53)
     return fmt::format("write {}", static_cast<std::int64_t>(node.real));
   if (param.type == HANSA_LIST && node.kind != Node::Kind::Table) return "put it into brackets: [ … ]";
   return param.doc;
@@ -66,7 +67,8 @@ class ParamReader {
 
  private:
   std::nullopt_t wrong_type(const Node& node) const {
-    r_.error(node.span, fmt::format("`{}` is {}, but must be {}", key_, name_of(node.kind), what_is_asked_for(param_.type)),
+    r_.error(node.span,
+             fmt::format("`{}` is {}, but must be {}", key_, name_of(node.kind), what_is_asked_for(param_.type)),
              type_help(param_, node));
     return std::nullopt;
   }
@@ -112,7 +114,8 @@ class ParamReader {
   }
 
   std::optional<Value> bytes(const Node& node) const {
-    if (node.kind == Node::Kind::Integer && node.integer >= 0) return Value::bytes(static_cast<std::uint64_t>(node.integer));
+    if (node.kind == Node::Kind::Integer && node.integer >= 0)
+      return Value::bytes(static_cast<std::uint64_t>(node.integer));
     if (node.kind == Node::Kind::Integer) {
       r_.error(node.span, fmt::format("`{}` is {}, but a size is not negative", key_, node.integer), param_.doc);
       return std::nullopt;
@@ -173,8 +176,10 @@ class ParamReader {
     bool whole = true;
     for (std::size_t i = 0; i < node.items.size(); ++i) {
       auto item = ParamReader(r_, *param_.element, fmt::format("{}.{}", key_, i)).read(node.items[i]);
-      if (item) list.push_back(std::move(*item));
-      else whole = false;
+      if (item)
+        list.push_back(std::move(*item));
+      else
+        whole = false;
     }
     return whole ? std::optional(std::move(list)) : std::nullopt;
   }
@@ -262,8 +267,9 @@ void refuse_unknown(const Reading& r, const Node& table, const std::vector<std::
 
 std::string choose_one_of(const Reading& r, std::string_view kind) {
   const auto names = r.catalog.names(kind);
-  return names.empty() ? fmt::format("no plugin of kind {} was found; `hansa plugins list --all` shows where was looked", kind)
-                       : fmt::format("choose one of: {}", quoted_list(names, "or"));
+  return names.empty()
+             ? fmt::format("no plugin of kind {} was found; `hansa plugins list --all` shows where was looked", kind)
+             : fmt::format("choose one of: {}", quoted_list(names, "or"));
 }
 
 std::optional<Chosen> choose(const Reading& r, std::string_view kind, const Node& table, const Place& place) {
@@ -283,8 +289,10 @@ std::optional<Chosen> choose(const Reading& r, std::string_view kind, const Node
 
   const auto bare = use.text.substr(0, use.text.find('@'));
   if (bare != use.text && r.catalog.find(kind, bare)) {
-    r.error(use.span, fmt::format("{} `{}` is here, but not with the major version {}", kind, bare, use.text.substr(bare.size() + 1)),
-            fmt::format("use = \"{}\" takes the one that is installed; `hansa plugins list` shows its version", bare));
+    r.error(
+        use.span,
+        fmt::format("{} `{}` is here, but not with the major version {}", kind, bare, use.text.substr(bare.size() + 1)),
+        fmt::format("use = \"{}\" takes the one that is installed; `hansa plugins list` shows its version", bare));
     return std::nullopt;
   }
   const auto near = did_you_mean(near_names(bare, r.catalog.names(kind)));

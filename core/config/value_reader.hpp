@@ -36,9 +36,9 @@ struct Reading {  // borrowed; lives for one resolve()
   }
 };
 
-struct Place {            // of a table that is being read
-  std::string prefix;     // "aggregator": for messages and settings
-  Span header;            // what to point at when something is missing from it
+struct Place {         // of a table that is being read
+  std::string prefix;  // "aggregator": for messages and settings
+  Span header;         // what to point at when something is missing from it
 };
 
 // Every parameter with a value or a default, as a table. What does not fit is reported and gets its default. Nodes are the

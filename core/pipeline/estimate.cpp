@@ -9,11 +9,13 @@
 namespace hansa::pipeline {
 namespace {
 
-constexpr std::uint64_t kChunk = 1 << 20;       // of the wire
-constexpr std::uint64_t kChunksInFlight = 2;    // per client that is sending
-constexpr std::uint64_t kTrainerCopies = 4;     // value, gradient and two moments of an adaptive optimiser
+constexpr std::uint64_t kChunk = 1 << 20;     // of the wire
+constexpr std::uint64_t kChunksInFlight = 2;  // per client that is sending
+constexpr std::uint64_t kTrainerCopies = 4;   // value, gradient and two moments of an adaptive optimiser
 
-std::uint64_t bytes_of(const TensorSpec& spec) { return static_cast<std::uint64_t>(std::max<std::int64_t>(spec.elements(), 0)) * size_of(spec.dtype); }
+std::uint64_t bytes_of(const TensorSpec& spec) {
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(spec.elements(), 0)) * size_of(spec.dtype);
+}
 
 std::uint64_t bytes_of(const Layout& layout) {
   std::uint64_t sum = 0;
@@ -27,7 +29,8 @@ std::string pattern_of(const std::string& name) {
   for (std::size_t at = 0; at <= name.size();) {
     const auto dot = std::min(name.find('.', at), name.size());
     const auto part = name.substr(at, dot - at);
-    const bool number = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool number =
+        !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
     pattern += (at ? "." : "") + (number ? std::string("*") : part);
     at = dot + 1;
   }
@@ -58,7 +61,9 @@ std::vector<StageRow> uplink(const config::RunSpec& spec, const Exchange& exchan
     StageRow row{stages == 0 ? "delta" : spec.codecs.at(stages - 1).use};
     for (const auto& channel : exchange.up)
       for (const auto& tensor : channel.layout.tensors) {
-        const auto plan = stages == 0 || channel.carry == Carry::Collect ? SizePlan{{}, bytes_of(tensor), bytes_of(tensor)} : chain.plan(tensor);
+        const auto plan = stages == 0 || channel.carry == Carry::Collect
+                              ? SizePlan{{}, bytes_of(tensor), bytes_of(tensor)}
+                              : chain.plan(tensor);
         row.typical += plan.typical_bytes;
         row.most += plan.most_bytes;
       }
@@ -81,7 +86,8 @@ std::uint64_t optimiser_state(const Layout& layout, const ServerOptimizer& optim
 std::uint64_t parameters_of(const std::vector<Module>& modules) {
   std::uint64_t sum = 0;
   for (const auto& m : modules) {
-    const auto in = static_cast<std::uint64_t>(std::max<std::int64_t>(m.in, 0)), out = static_cast<std::uint64_t>(std::max<std::int64_t>(m.out, 0));
+    const auto in = static_cast<std::uint64_t>(std::max<std::int64_t>(m.in, 0)),
+               out = static_cast<std::uint64_t>(std::max<std::int64_t>(m.out, 0));
     sum += (m.kind == Module::Kind::Norm ? out : in * out) + (m.bias ? out : 0);
   }
   return sum;
@@ -111,18 +117,22 @@ CostEstimate estimate(const config::RunSpec& spec, const Shape& shape, const Sta
   RoundPlan plan;
   plan.round = 1;
   plan.population = spec.nodes.size();
-  cost.cohort = guard(stages.selector, {.doing = "expected_cohort"}, [&](Selector& s) { return s.expected_cohort(plan.population); });
+  cost.cohort = guard(stages.selector, {.doing = "expected_cohort"},
+                      [&](Selector& s) { return s.expected_cohort(plan.population); });
   plan.expected_cohort = cost.cohort;
   const auto clients = static_cast<std::uint64_t>(std::ceil(std::max(1.0, cost.cohort)));
 
-  const auto exchange = guard(stages.aggregator, {.doing = "exchange"}, [&](Aggregator& a) { return a.exchange(layout, plan, {}); });
+  const auto exchange =
+      guard(stages.aggregator, {.doing = "exchange"}, [&](Aggregator& a) { return a.exchange(layout, plan, {}); });
   cost.up = uplink(spec, exchange, stages.codec_instances);
   for (const auto& channel : exchange.down) cost.down += bytes_of(channel.layout);
 
   std::uint64_t step = 0, group = 0;
-  const auto state = guard(stages.server_optimizer, {.doing = "state"}, [&](ServerOptimizer& o) { return optimiser_state(layout, o, step); });
+  const auto state = guard(stages.server_optimizer, {.doing = "state"},
+                           [&](ServerOptimizer& o) { return optimiser_state(layout, o, step); });
   for (const auto& g : layout.groups)
-    group = std::max(group, guard(stages.aggregator, {.doing = "workspace"}, [&](Aggregator& a) { return a.workspace(layout, g, clients); }));
+    group = std::max(group, guard(stages.aggregator, {.doing = "workspace"},
+                                  [&](Aggregator& a) { return a.workspace(layout, g, clients); }));
   const auto upload = cost.up.back();
   cost.coordinator_memory = group + step + clients * kChunksInFlight * kChunk;
   const auto version = bytes_of(layout) + state;

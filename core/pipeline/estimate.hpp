@@ -15,21 +15,22 @@
 
 namespace hansa::pipeline {
 
-struct TensorRow {           // tensors whose names differ in numbers only: "model.layers.*.self_attn.q_proj.lora_A"
+struct TensorRow {  // tensors whose names differ in numbers only: "model.layers.*.self_attn.q_proj.lora_A"
   std::string name;
-  std::string type;          // "f32 [8, 64]"
+  std::string type;                                  // "f32 [8, 64]"
   std::uint64_t count = 0, elements = 0, bytes = 0;  // of all of them together
 };
 struct StageRow {
-  std::string stage;         // "delta", "int8", "zstd"
+  std::string stage;  // "delta", "int8", "zstd"
   std::uint64_t typical = 0, most = 0;
 };
 struct CostEstimate {
-  std::vector<TensorRow> tensors;   // the trainable layout
+  std::vector<TensorRow> tensors;  // the trainable layout
   std::uint64_t tensor_count = 0, group_count = 0, parameters = 0;
-  std::vector<StageRow> up;         // per client and round, after each stage; packet index (below 1 KiB per tensor) not counted
-  std::uint64_t down = 0;           // per client and round: a version has moved and every client fetches it
-  double cohort = 0;                // clients that a round expects
+  std::vector<StageRow>
+      up;                  // per client and round, after each stage; packet index (below 1 KiB per tensor) not counted
+  std::uint64_t down = 0;  // per client and round: a version has moved and every client fetches it
+  double cohort = 0;       // clients that a round expects
   std::uint64_t population = 0;
   std::uint64_t coordinator_memory = 0;  // above an idle process
   std::uint64_t coordinator_disk = 0;    // versions with optimiser state, and the spooled uploads of one round

@@ -25,25 +25,31 @@ std::string offer(const RuleInput& in, std::string_view kind, std::uint64_t trai
 // Does the adapter train pairs of factors whose product is what counts? Known exactly from the layout, else from its traits.
 bool trains_factors(const RuleInput& in) {
   if (in.trainable)
-    return std::any_of(in.trainable->groups.begin(), in.trainable->groups.end(), [](const auto& g) { return g.members.size() > 1; });
+    return std::any_of(in.trainable->groups.begin(), in.trainable->groups.end(),
+                       [](const auto& g) { return g.members.size() > 1; });
   return in.spec.adapter.component && *in.spec.adapter.traits.groups;
 }
 
 std::optional<Finding> weights_without_bound(const RuleInput& in) {
   const auto& weights = in.spec.weights;
   if (!central_dp(in.spec) || weights.weighting == "uniform" || weights.max_weight) return std::nullopt;
-  return Finding{"aggregator.weighting",
-                 fmt::format("central DP with clients weighted by {}: a client's weight, and with it the sensitivity, has no bound", weights.weighting),
-                 "set aggregator.weighting = \"uniform\", or cap it with aggregator.max_weight = …, which enters the sensitivity"};
+  return Finding{
+      "aggregator.weighting",
+      fmt::format(
+          "central DP with clients weighted by {}: a client's weight, and with it the sensitivity, has no bound",
+          weights.weighting),
+      "set aggregator.weighting = \"uniform\", or cap it with aggregator.max_weight = …, which enters the sensitivity"};
 }
 
 std::optional<Finding> no_amplification(const RuleInput& in) {
   const auto& spec = in.spec;
-  if (!central_dp(spec) || !spec.selector.component || !spec.round_policy.component || adjacency_of(spec) == Adjacency::AddRemove)
+  if (!central_dp(spec) || !spec.selector.component || !spec.round_policy.component ||
+      adjacency_of(spec) == Adjacency::AddRemove)
     return std::nullopt;
   const bool early = has(spec.round_policy, HANSA_TRAIT_CLOSES_EARLY);
-  const auto why = early ? fmt::format("round policy `{}` may close a round before its whole cohort answered", spec.round_policy.use)
-                         : fmt::format("selector `{}` does not draw each node independently", spec.selector.use);
+  const auto why =
+      early ? fmt::format("round policy `{}` may close a round before its whole cohort answered", spec.round_policy.use)
+            : fmt::format("selector `{}` does not draw each node independently", spec.selector.use);
   auto selectors = having(in.catalog, "selector", HANSA_TRAIT_POISSON);
   const auto everyone = having(in.catalog, "selector", HANSA_TRAIT_EVERYONE);
   selectors.insert(selectors.end(), everyone.begin(), everyone.end());
@@ -51,15 +57,19 @@ std::optional<Finding> no_amplification(const RuleInput& in) {
                           : "to count sampling, use the selector " + quoted_list(selectors, "or");
   return Finding{early ? "round_policy.use" : "selector.use",
                  fmt::format("`{}` gains nothing from sampling: {}", spec.privacy.use, why),
-                 "epsilon is stated at sampling rate 1, for zero-out adjacency (a node's update against none; one node replaced by "
-                 "another counts twice the clip bound); " + mend};
+                 "epsilon is stated at sampling rate 1, for zero-out adjacency (a node's update against none; one node "
+                 "replaced by "
+                 "another counts twice the clip bound); " +
+                     mend};
 }
 
 std::optional<Finding> mean_of_factors(const RuleInput& in) {
   const auto& aggregator = in.spec.aggregator;
-  if (!trains_factors(in) || !has(aggregator, HANSA_TRAIT_ELEMENTWISE_MEAN) || has(aggregator, HANSA_TRAIT_EXACT)) return std::nullopt;
+  if (!trains_factors(in) || !has(aggregator, HANSA_TRAIT_ELEMENTWISE_MEAN) || has(aggregator, HANSA_TRAIT_EXACT))
+    return std::nullopt;
   return Finding{"aggregator.use",
-                 fmt::format("`{}` averages the two factors of `{}` one by one, but mean(B) mean(A) is not mean(B A)", aggregator.use, in.spec.adapter.use),
+                 fmt::format("`{}` averages the two factors of `{}` one by one, but mean(B) mean(A) is not mean(B A)",
+                             aggregator.use, in.spec.adapter.use),
                  offer(in, "aggregator", HANSA_TRAIT_EXACT, "no installed rule is exact for low-rank factors") +
                      "; the gap is small while the nodes' factors stay close"};
 }
@@ -69,9 +79,12 @@ std::optional<Finding> noise_on_no_sum(const RuleInput& in) {
   if (!central_dp(in.spec) || !aggregator.component || has(aggregator, HANSA_TRAIT_ADDITIVE) ||
       has(aggregator, HANSA_TRAIT_STATES_SENSITIVITY))
     return std::nullopt;
-  return Finding{"aggregator.use",
-                 fmt::format("`{}` is no weighted sum and states no sensitivity: the noise of `{}` would protect nobody", aggregator.use, in.spec.privacy.use),
-                 offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "no installed rule is a weighted sum") + ", or leave out the noise"};
+  return Finding{
+      "aggregator.use",
+      fmt::format("`{}` is no weighted sum and states no sensitivity: the noise of `{}` would protect nobody",
+                  aggregator.use, in.spec.privacy.use),
+      offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "no installed rule is a weighted sum") +
+          ", or leave out the noise"};
 }
 
 std::optional<Finding> whole_numbers(const RuleInput& in) {
@@ -87,31 +100,39 @@ std::optional<Finding> whole_numbers(const RuleInput& in) {
   constexpr std::size_t kShown = 3;
   if (count > kShown) found.resize(kShown);
   return Finding{"adapter.use",
-                 fmt::format("`{}` trains {} tensor{} of whole numbers: {}{}", in.spec.adapter.use, count, count == 1 ? "" : "s",
-                             quoted_list(found, "and"), count > kShown ? ", …" : ""),
+                 fmt::format("`{}` trains {} tensor{} of whole numbers: {}{}", in.spec.adapter.use, count,
+                             count == 1 ? "" : "s", quoted_list(found, "and"), count > kShown ? ", …" : ""),
                  "only real numbers can be averaged, clipped and noised: leave these out of the trainable layout"};
 }
 
 std::optional<Finding> metrics_of_single_nodes(const RuleInput& in) {
   if (!any_dp(in.spec) || in.spec.privacy_host.client_metrics != "publish") return std::nullopt;
   return Finding{"privacy.client_metrics",
-                 fmt::format("single nodes' losses and counts would be published beside the protected result of `{}`", in.spec.privacy.use),
+                 fmt::format("single nodes' losses and counts would be published beside the protected result of `{}`",
+                             in.spec.privacy.use),
                  "set privacy.client_metrics = \"withhold\": nothing about a single node leaves then"};
 }
 
 std::optional<Finding> undone_exactness(const RuleInput& in) {
   const auto& optimizer = in.spec.server_optimizer;
-  if (!has(in.spec.aggregator, HANSA_TRAIT_EXACT) || !optimizer.component || has(optimizer, HANSA_TRAIT_PLAIN_AVERAGING)) return std::nullopt;
-  return Finding{"server_optimizer.use",
-                 fmt::format("`{}` gives the exact mean of the products, and `{}` undoes it", in.spec.aggregator.use, optimizer.use),
-                 offer(in, "server_optimizer", HANSA_TRAIT_PLAIN_AVERAGING, "add the aggregate as it is") + ", with its defaults"};
+  if (!has(in.spec.aggregator, HANSA_TRAIT_EXACT) || !optimizer.component ||
+      has(optimizer, HANSA_TRAIT_PLAIN_AVERAGING))
+    return std::nullopt;
+  return Finding{
+      "server_optimizer.use",
+      fmt::format("`{}` gives the exact mean of the products, and `{}` undoes it", in.spec.aggregator.use,
+                  optimizer.use),
+      offer(in, "server_optimizer", HANSA_TRAIT_PLAIN_AVERAGING, "add the aggregate as it is") + ", with its defaults"};
 }
 
 std::optional<Finding> individuals(const RuleInput& in, bool under_dp) {
   if (!has(in.spec.aggregator, HANSA_TRAIT_RELEASES_INDIVIDUALS) || any_dp(in.spec) != under_dp) return std::nullopt;
-  return Finding{"aggregator.use", fmt::format("what `{}` sends back to the nodes holds the contributions of single nodes", in.spec.aggregator.use),
-                 under_dp ? "under DP that breaks the guarantee: " + offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "use a weighted sum")
-                          : "every node can read the others' updates: use it among parties that trust each other"};
+  return Finding{
+      "aggregator.use",
+      fmt::format("what `{}` sends back to the nodes holds the contributions of single nodes", in.spec.aggregator.use),
+      under_dp
+          ? "under DP that breaks the guarantee: " + offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "use a weighted sum")
+          : "every node can read the others' updates: use it among parties that trust each other"};
 }
 std::optional<Finding> individuals_under_dp(const RuleInput& in) { return individuals(in, true); }
 std::optional<Finding> individuals_in_the_open(const RuleInput& in) { return individuals(in, false); }
@@ -122,7 +143,8 @@ constexpr std::array kRules{
     Rule{7, Severity::Error, "central DP with weights that a client can raise without bound", weights_without_bound},
     Rule{9, Severity::Warning, "central DP with a cohort that is no Poisson sample of all nodes", no_amplification},
     Rule{13, Severity::Warning, "plain mean of low-rank factors", mean_of_factors},
-    Rule{16, Severity::Error, "central DP on a rule that is no weighted sum and states no sensitivity", noise_on_no_sum},
+    Rule{16, Severity::Error, "central DP on a rule that is no weighted sum and states no sensitivity",
+         noise_on_no_sum},
     Rule{17, Severity::Error, "whole numbers in the trainable layout", whole_numbers},
     Rule{19, Severity::Error, "DP with published client metrics", metrics_of_single_nodes},
     Rule{22, Severity::Error, "an exact rule with a server optimiser other than plain averaging", undone_exactness},
@@ -134,7 +156,8 @@ constexpr std::array kRules{
 Value defaults_of(const HansaComponent& component) {
   Value table;
   for (std::uint32_t i = 0; i < component.param_count; ++i)
-    if (component.params[i]->default_value) table.set(component.params[i]->name, Value::copy(*component.params[i]->default_value));
+    if (component.params[i]->default_value)
+      table.set(component.params[i]->name, Value::copy(*component.params[i]->default_value));
   return table;
 }
 
@@ -154,7 +177,6 @@ Adjacency adjacency_of(const RunSpec& spec) {
   return independent && !has(spec.round_policy, HANSA_TRAIT_CLOSES_EARLY) ? Adjacency::AddRemove : Adjacency::ZeroOut;
 }
 
-
 bool has(const config::ComponentSpec& spec, std::uint64_t trait) { return (spec.traits.flags & trait) == trait; }
 
 std::vector<std::string> having(const ComponentCatalog& catalog, std::string_view kind, std::uint64_t traits) {
@@ -164,7 +186,8 @@ std::vector<std::string> having(const ComponentCatalog& catalog, std::string_vie
     if (!component || !component->traits) continue;
     const auto params = defaults_of(*component);
     HansaTraits held{sizeof(HansaTraits), 0, ""};
-    if (component->traits(component, &params.raw(), &held) == 0 && (held.flags & traits) == traits) names.push_back(std::move(name));
+    if (component->traits(component, &params.raw(), &held) == 0 && (held.flags & traits) == traits)
+      names.push_back(std::move(name));
   }
   return names;
 }

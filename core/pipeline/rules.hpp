@@ -16,19 +16,19 @@
 namespace hansa::pipeline {
 
 struct RuleInput {
-  const config::RunSpec& spec;        // components may be null where the config has errors
+  const config::RunSpec& spec;  // components may be null where the config has errors
   const ComponentCatalog& catalog;
   const Layout* trainable = nullptr;  // of the adapter, when the model's modules are known
 };
 struct Finding {
-  std::string key;   // the setting to point at: "aggregator.weighting"
+  std::string key;  // the setting to point at: "aggregator.weighting"
   std::string what;
   std::string help;
 };
 struct Rule {
-  int number;                  // of the table in README.md
+  int number;  // of the design's table of rules
   config::Severity severity;
-  const char* when;            // one line, for the documentation
+  const char* when;  // one line, for the documentation
   std::optional<Finding> (*look)(const RuleInput&);
 };
 

@@ -14,7 +14,9 @@ namespace hansa::golden {
 
 class InDirectory {  // file names in messages are relative, so tests run where the files are
  public:
-  explicit InDirectory(const std::filesystem::path& path) : before_(std::filesystem::current_path()) { std::filesystem::current_path(path); }
+  explicit InDirectory(const std::filesystem::path& path) : before_(std::filesystem::current_path()) {
+    std::filesystem::current_path(path);
+  }
   ~InDirectory() { std::filesystem::current_path(before_); }
   InDirectory(const InDirectory&) = delete;
   InDirectory& operator=(const InDirectory&) = delete;
@@ -46,7 +48,8 @@ inline std::vector<std::string> overrides_in(const std::string& file) {  // line
 
 inline void compare(const std::string& file, std::string text) {
   const auto root = std::filesystem::current_path().parent_path().string();  // tests/golden: differs between machines
-  for (auto at = text.find(root); at != std::string::npos; at = text.find(root)) text.replace(at, root.size(), "GOLDEN");
+  for (auto at = text.find(root); at != std::string::npos; at = text.find(root))
+    text.replace(at, root.size(), "GOLDEN");
   auto expected = std::filesystem::path(file).replace_extension(".expected");
   if (std::getenv("UPDATE_GOLDEN")) std::ofstream(expected, std::ios::binary) << text;
   CHECK(text == read(expected));

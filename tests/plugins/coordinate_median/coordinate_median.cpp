@@ -14,7 +14,9 @@ constexpr std::int64_t kSlice = 4096;
 
 class CoordinateMedian final : public Stateless<Aggregator> {
  public:
-  std::uint64_t workspace(const Layout&, const Group&, std::size_t clients) const override { return (clients + 1) * kSlice * sizeof(float); }
+  std::uint64_t workspace(const Layout&, const Group&, std::size_t clients) const override {
+    return (clients + 1) * kSlice * sizeof(float);
+  }
 
   void reduce(const Updates& updates, Results& results) override {
     for (std::size_t member = 0; member < updates.group().members.size(); ++member) {
@@ -27,7 +29,8 @@ class CoordinateMedian final : public Stateless<Aggregator> {
  private:
   static at::Tensor median(const Updates& updates, std::size_t member, std::int64_t first, std::int64_t count) {
     std::vector<at::Tensor> slices;
-    for (std::size_t client = 0; client < updates.clients(); ++client) slices.push_back(updates.slice(client, member, first, count));
+    for (std::size_t client = 0; client < updates.clients(); ++client)
+      slices.push_back(updates.slice(client, member, first, count));
     auto result = at::empty({count}, at::TensorOptions().dtype(at::kFloat));
     std::vector<float> column(slices.size());
     for (std::int64_t i = 0; i < count; ++i) {

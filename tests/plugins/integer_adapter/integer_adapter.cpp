@@ -8,7 +8,9 @@
 namespace hansa {
 namespace {
 
-[[noreturn]] void never() { throw std::logic_error("integer_adapter has a layout and nothing else: it exists for rule 17"); }
+[[noreturn]] void never() {
+  throw std::logic_error("integer_adapter has a layout and nothing else: it exists for rule 17");
+}
 
 class IntegerAdapter final : public Stateless<Adapter> {
  public:
@@ -25,7 +27,10 @@ class IntegerAdapter final : public Stateless<Adapter> {
   void create(const Model&, std::span<const Module>, std::uint64_t) override { never(); }
   at::Tensor parameter(Index) override { never(); }
   std::vector<Injection> injections() override { never(); }
-  void export_to(const Model&, std::span<const Module>, const std::string&, const std::filesystem::path&) const override { never(); }
+  void export_to(const Model&, std::span<const Module>, const std::string&,
+                 const std::filesystem::path&) const override {
+    never();
+  }
   bool recognises(const std::filesystem::path&) const override { return false; }
   void import_from(const std::filesystem::path&, const Model&, std::span<const Module>) override { never(); }
 };
