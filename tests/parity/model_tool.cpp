@@ -104,7 +104,8 @@ class Tool {
     open();
     const auto& component = require(registry_, Adapter::kKind, options_.get("--kind"));
     std::vector<std::pair<std::string, Value>> given;
-    for (const auto& [key, value] : nlohmann::json::parse(options_.get("--params", "{}")).items()) given.emplace_back(key, value_of(value));
+    const auto params = nlohmann::json::parse(options_.get("--params", "{}"));
+    for (const auto& [key, value] : params.items()) given.emplace_back(key, value_of(value));
     auto adapter = hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
     adapter->create(*model_, modules(), 3);
     auto generator = nn::make_generator(4);
