@@ -164,6 +164,7 @@ class Reporter {
     if (report.sample_prompt.empty() || !worker.tokenizer()) return;
     GenerateOptions options;
     options.max_tokens = report.sample_tokens;
+  options.temperature = 0.7;  // a small model at 1 shows mostly its tail
     options.seed = static_cast<std::uint64_t>(opened_.spec.run.seed);
     worker.enable_adapter(false);
     outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
