@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "allocator.hpp"
 #include "coordination.hpp"
 #include "node/worker.hpp"
 #include "processes.hpp"
@@ -25,6 +26,7 @@ void write_initial_in_child(const PipelineRequest& request, const std::filesyste
 }  // namespace
 
 int coordinator_command(const CoordinatorOptions& options) {
+  keep_large_blocks(Keeps::Some);
   const auto& stop = stop_on_signals();
   int exit_code = 0;
   const auto opened = open_pipeline(options.pipeline, exit_code, options.warnings);

@@ -7,6 +7,7 @@
 #include <hf/tokenizer.hpp>
 #include <sys/sysinfo.h>
 
+#include "allocator.hpp"
 #include "base/ids.hpp"
 #include "config/load.hpp"
 #include "coordinator_command.hpp"
@@ -37,6 +38,7 @@ wire::Hello hello_of(const NodeOptions& options, const StrategyRegistry& registr
 }  // namespace
 
 int node_command(const NodeOptions& options) {
+  keep_large_blocks(Keeps::Everything);
   const auto& stop = stop_on_signals();
   if (!is_node_name(options.name)) {
     throw Error(fmt::format("'{}' is no name for a node: use 1 to 64 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit",

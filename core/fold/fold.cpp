@@ -1,5 +1,6 @@
 #include "fold/fold.hpp"
 
+#include <algorithm>
 #include <memory>
 
 #include <ATen/core/grad_mode.h>
@@ -146,6 +147,20 @@ std::vector<OpenClient> open_clients(const FoldPlan& plan, std::span<const FoldC
   return open;
 }
 
+constexpr std::size_t kBlock = 1 << 16;  // elements worked on at a time; a multiple of the norm's lanes
+
+// In place; returns the result's norm.
+SquaredNorm divide(at::Tensor& tensor, float by) {
+  RunningSquaredNorm norm;
+  const auto values = std::span(tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel()));
+  for (std::size_t first = 0; first < values.size(); first += kBlock) {
+    const auto block = values.subspan(first, std::min(kBlock, values.size() - first));
+    for (auto& value : block) value /= by;
+    norm.add(block);
+  }
+  return norm.value();
+}
+
 class Folder {
  public:
   Folder(const FoldPlan& plan, std::span<const OpenClient> clients, FoldStages stages, const FoldFiles& files)
@@ -188,12 +203,12 @@ class Folder {
   void apply(Index index, at::Tensor change) {
     const auto& spec = plan_.trainable.tensors[index];
     const CallPlace where{.doing = "step", .round = plan_.round.round, .tensor = spec.name};
+    const bool divided = plan_.additive && plan_.denominator != 1;
+    if ((stages_.privacy || divided) && !is_ours(change)) change = change.clone();
     if (stages_.privacy) {
-      if (plan_.additive && !owns(change)) change = change.clone();  // may be a view of a spool: never written to
       guard(stages_.privacy, where, [&](Privacy& mechanism) { mechanism.central(kAdapterChannel, index, change, stages_.noise); });
     }
-    if (plan_.additive && plan_.denominator != 1) change = change.div(plan_.denominator);
-    const auto norm = squared_norm(change);
+    const auto norm = divided ? divide(change, static_cast<float>(plan_.denominator)) : squared_norm(change);
     if (!norm.all_finite()) throw Error(fmt::format("the aggregate of {} is not finite; nothing was released", spec.name));
     update_norm_ += norm;
 
@@ -201,12 +216,32 @@ class Folder {
     auto state = load_state(index);
     guard(stages_.optimizer, where,
           [&](ServerOptimizer& optimizer) { optimizer.step(kAdapterChannel, index, parameter, change, state); });
-    if (!squared_norm(parameter).all_finite()) throw Error(fmt::format("the server optimiser made {} not finite; nothing was released", spec.name));
-    version_.put(version_.plan().contents().channels[0].entries[index].code, 0, bytes_of(parameter));
+    write(index, parameter);
     store_state(index, state);
   }
 
-  static bool owns(const at::Tensor& tensor) { return tensor.storage().resizable(); }
+  // Block by block, so that the bytes are still in the cache when they are written and hashed.
+  void write(Index index, const at::Tensor& parameter) {
+    const auto& spec = plan_.trainable.tensors[index];
+    if (!parameter.defined() || parameter.scalar_type() != at::kFloat || !parameter.is_contiguous() || !parameter.sizes().equals(spec.shape)) {
+      throw Error(fmt::format("the server optimiser put another tensor in the place of {}", spec.name));
+    }
+    RunningSquaredNorm norm;
+    const auto values = std::span(parameter.const_data_ptr<float>(), static_cast<std::size_t>(parameter.numel()));
+    for (std::size_t first = 0; first < values.size(); first += kBlock) {
+      const auto block = values.subspan(first, std::min(kBlock, values.size() - first));
+      norm.add(block);
+      version_.put(version_.plan().contents().channels[0].entries[index].code, first * sizeof(float), std::as_bytes(block));
+    }
+    if (!norm.value().all_finite()) {
+      throw Error(fmt::format("the server optimiser made {} not finite; nothing was released", spec.name));
+    }
+  }
+
+  // May be written to: no view of a spool, nothing that the rule keeps or put twice.
+  static bool is_ours(const at::Tensor& tensor) {
+    return tensor.storage().resizable() && tensor.use_count() == 1 && tensor.storage().use_count() == 1;
+  }
 
   std::vector<at::Tensor> load_state(Index index) {
     std::vector<at::Tensor> state;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/ones.h>
 
 #include "fold/fold_test_support.hpp"
 
@@ -348,4 +349,34 @@ TEST_CASE("the version gets its name last: after the components' state and the o
   federation.run();
   CHECK(called);
   CHECK(std::filesystem::exists(federation.state(1)));
+}
+
+TEST_CASE("a rule that puts one tensor for two members, or keeps it, is divided once each") {
+  Federation federation;
+  at::Tensor kept;
+  class Shares final : public Sum {
+   public:
+    explicit Shares(at::Tensor& keeps) : keeps_(keeps) {}
+    void reduce(const Updates& updates, Results& results) override {
+      keeps_ = at::ones({64});
+      for (std::size_t member = 0; member < updates.group().members.size(); ++member) results.put(member, keeps_);
+    }
+
+   private:
+    at::Tensor& keeps_;
+  };
+  federation.layout.tensors = {{"a", DType::f32, {64}}, {"b", DType::f32, {64}}};
+  federation.layout.groups = {{"pair", {0, 1}}};
+  federation.plan.trainable = federation.layout;
+  federation.base = random_values(federation.layout, 1);
+  for (auto& client : federation.clients) client.values = random_values(federation.layout, 2);
+  federation.plan.denominator = 4;
+  federation.aggregator = owned<Aggregator>(std::make_unique<Shares>(kept), "aggregator shares");
+  federation.run();
+  auto want = federation.base;
+  for (auto& tensor : want) {
+    for (auto& value : tensor) value += 0.25f;
+  }
+  CHECK(read_values(federation.version(1)) == want);
+  CHECK(kept.equal(at::ones({64})));
 }

@@ -1,6 +1,7 @@
 #include "node/loop.hpp"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <limits>
@@ -51,7 +52,7 @@ LoopResult Loop::run() {
     } else if (const auto* fault = std::get_if<wire::Fault>(&work)) {
       if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent) return {true, fault->message};
       if (!fault->retry) return {false, fault->message};
-      std::this_thread::sleep_for(std::chrono::milliseconds(fault->after_ms));
+      pause(fault->after_ms);
     } else {
       work_on(std::get<wire::Offer>(std::move(work)));
     }
@@ -72,6 +73,10 @@ void Loop::work_on(wire::Offer offer) {
     if (!fetch_version(offer)) return;
     if (offer.info.task == wire::Task::Train) train(offer);
     else evaluate(offer);
+  } catch (const DiskFull& full) {  // the work is offered again
+    setup_.log.error(fmt::format("round {}: {}; trying again", offer.info.round, full.what()));
+    client_.drop_work();
+    pause(2000);
   } catch (const std::exception& failed) {
     if (setup_.cancelled || setup_.stop) return client_.drop_work();
     setup_.log.error(fmt::format("round {}: {}", offer.info.round, failed.what()));
@@ -80,17 +85,18 @@ void Loop::work_on(wire::Offer offer) {
   }
 }
 
-// Into a temporary file: the one in use may be mapped.
+// Over the version before, which nothing maps between two pieces of work: its pages need not be made anew. A transfer that
+// breaks leaves a file that is no version, so none is held until the new one is whole.
 bool Loop::fetch_version(const wire::Offer& offer) {
   const auto start = std::chrono::steady_clock::now();
   for (std::size_t pull = 0; pull < offer.info.pulls.size(); ++pull) {
     const auto& info = offer.info.pulls[pull];
-    auto temporary = version_file();
-    temporary += ".tmp";
-    const auto file = open_file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    const auto path = version_file();
+    holds_ = kNothing;
+    const auto file = open_file(path, O_WRONLY | O_CREAT);
     wire::DownloadState state;
     const auto sink = [&](std::uint64_t offset, std::span<const std::byte> bytes) {
-      write_all_at(file.get(), offset, bytes, temporary);
+      write_all_at(file.get(), offset, bytes, path);
       progress(wire::Stage::Downloading, offset + bytes.size(), info.blob.size);
     };
     auto outcome = client_.download(offer, pull, state, sink);
@@ -98,7 +104,7 @@ bool Loop::fetch_version(const wire::Offer& offer) {
       client_.drop_work();
       return false;  // the link broke or the work was taken back: ask again
     }
-    rename_into_place(temporary, version_file(), Durability::Process);
+    if (ftruncate(file.get(), static_cast<off_t>(info.blob.size)) != 0) throw_errno("set the length of", path);
     holds_ = info.to_epoch;
   }
   seconds_download_ = seconds_since(start);
@@ -139,7 +145,7 @@ bool Loop::send(wire::Offer offer, const pipeline::EncodedUpdate& update, const 
   if (const auto* fault = std::get_if<wire::Fault>(&outcome)) {
     setup_.log.warning(fmt::format("round {}: {}", offer.info.round, fault->message));
     if (fault->retry && !setup_.stop) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(std::max(fault->after_ms, 100u)));
+      pause(std::max(fault->after_ms, 100u));
       return false;
     }
     client_.drop_work();
@@ -160,6 +166,11 @@ void Loop::evaluate(wire::Offer offer) {
   auto stream = client_.start_upload(offer);
   const auto outcome = stream.commit(report);
   if (!std::holds_alternative<wire::Receipt>(outcome)) client_.drop_work();  // it is offered again
+}
+
+void Loop::pause(std::uint32_t ms) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
+  while (!setup_.stop && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(50));
 }
 
 void Loop::progress(wire::Stage stage, std::uint64_t done, std::uint64_t total) {

@@ -46,6 +46,7 @@ class Loop {
   void evaluate(wire::Offer);
   bool send(wire::Offer, const pipeline::EncodedUpdate&, const wire::Report&);
   std::filesystem::path version_file() const;
+  void pause(std::uint32_t ms);  // ends early when the process is asked to end
 
   LoopSetup setup_;
   wire::Client client_;

@@ -2,7 +2,9 @@
 // tree. So the result is the same for every thread count, alignment, vector width and machine (a product of two floats is
 // exact in double, so fused multiply-add changes nothing either). LibTorch's norm promises none of this. Any thread.
 #pragma once
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <span>
 
 namespace at {
@@ -20,6 +22,17 @@ struct SquaredNorm {
     value += other.value;
     return *this;
   }
+};
+
+// The same, of values that come in pieces: every piece but the last has a multiple of kLanes elements.
+class RunningSquaredNorm {
+ public:
+  static constexpr std::size_t kLanes = 16;
+  void add(std::span<const float> values);
+  SquaredNorm value() const;
+
+ private:
+  std::array<double, kLanes> lanes_{};
 };
 
 SquaredNorm squared_norm(std::span<const float> values);

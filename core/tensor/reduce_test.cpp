@@ -56,3 +56,14 @@ TEST_CASE("a tensor must be contiguous fp32") {
   CHECK_THROWS_AS(squared_norm(tensor.t()), Error);
   CHECK_THROWS_AS(squared_norm(tensor.to(at::kDouble)), Error);
 }
+
+TEST_CASE("the squared norm of pieces is that of the whole, bit for bit") {
+  const auto v = values(100003);
+  for (std::size_t piece : {16, 48, 4096}) {
+    RunningSquaredNorm norm;
+    for (std::size_t from = 0; from < v.size(); from += piece) {
+      norm.add(std::span(v).subspan(from, std::min(piece, v.size() - from)));
+    }
+    CHECK(norm.value().value == squared_norm(v).value);
+  }
+}

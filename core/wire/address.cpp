@@ -165,9 +165,10 @@ std::string describe_peer(int fd) {
   return fmt::format("{} (pid {}, uid {})", here.text, credentials.pid, credentials.uid);
 }
 
-void keep_alive(int fd) {
+void prepare_connection(int fd) {
   const int on = 1, idle_seconds = 30, interval_seconds = 10, probes = 3;
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof idle_seconds);
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_seconds, sizeof interval_seconds);
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);

@@ -25,7 +25,8 @@ FileDescriptor listen_on(const Address&);
 Address bound_address(int fd);
 // What the kernel knows about the other end of a connected socket, for logs.
 std::string describe_peer(int fd);
-// Dead peers are noticed within about a minute.
-void keep_alive(int fd);
+// Dead peers are noticed within about a minute, and small messages do not wait for more to come (Nagle's algorithm against
+// delayed acknowledgements: 40 ms for each question).
+void prepare_connection(int fd);
 
 }  // namespace hansa::wire

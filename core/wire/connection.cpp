@@ -170,7 +170,7 @@ Outcome<Offer> Connection::make_offer(rpc::Work::Reader work) {
 kj::Promise<Outcome<Welcome>> Connection::join_once() {
   const int fd = socket(address_.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return Outcome<Welcome>(LinkLost{"no socket can be made; are too many files open?"});
-  keep_alive(fd);
+  prepare_connection(fd);
   auto connected = kj::evalNow([&] {  // a missing Unix socket throws at once
     return io_.provider().wrapConnectingSocketFd(fd, reinterpret_cast<const sockaddr*>(&address_.socket), address_.length,
                                                  kAdoptFd);

@@ -81,7 +81,7 @@ struct Server::Impl {
   void add(kj::Own<kj::AsyncIoStream> stream) {
     const std::uint64_t number = ++last_link;
     KJ_IF_MAYBE(fd, stream->getFd()) {
-      keep_alive(*fd);
+      prepare_connection(*fd);
       Peer peer{.address = describe_peer(*fd), .link = std::make_shared<Closer>(*this, number)};
       auto state = std::make_shared<LinkState>(service, io.mailbox(), std::move(peer));
       auto link = std::make_unique<ServerLink>(kj::mv(stream), std::move(state));
