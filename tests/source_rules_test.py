@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Algorithms named like everyday words, number types or distributions, which the core may use for other things.
-EVERYDAY = {"bf16", "clip", "everyone", "full", "gaussian", "sync", "text", "uniform"}
+# Algorithms named like everyday words, number types, measures or distributions, which the core may use for other things.
+EVERYDAY = {"bf16", "clip", "everyone", "full", "gaussian", "perplexity", "sync", "text", "uniform"}
 
 
 def sources(*folders):

@@ -12,8 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def command(model):
     build = Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release"))
-    program = os.environ.get("HANSA_HF_TOKENS", build / "sdk" / "hf" / "hf_tokens")
-    return [str(program), "--model", str(model)]
+    return [str(build / "apps" / "hansa" / "hansa"), "inspect", "tokens", "--model", str(model)]
 
 
 def _lines(arguments, inputs):
