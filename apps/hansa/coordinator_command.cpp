@@ -3,6 +3,7 @@
 #include <chrono>
 #include <thread>
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include "allocator.hpp"
@@ -31,6 +32,8 @@ int coordinator_command(const CoordinatorOptions& options) {
   int exit_code = 0;
   const auto opened = open_pipeline(options.pipeline, exit_code, options.warnings);
   if (!opened) return exit_code;
+  // As in the nodes and in a simulation: sums depend on it, and idle threads of LibTorch's pool spin where nodes want to work.
+  if (opened->spec.train.threads > 0) at::set_num_threads(static_cast<int>(opened->spec.train.threads));
   const Log log;
   std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
   std::unique_ptr<node::Worker> worker;  // only where the coordinator has held-out text of its own

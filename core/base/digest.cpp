@@ -7,8 +7,13 @@
 #include <charconv>
 
 #include <fmt/format.h>
+#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
+#define XXH_STATIC_LINKING_ONLY     // XXH3_state_t by value
+#include <xxh_x86dispatch.h>        // the widest registers of the machine that runs
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 #include "base/error.hpp"
 #include "base/file.hpp"

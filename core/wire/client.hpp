@@ -64,7 +64,7 @@ class UploadStream {
   UploadStream& operator=(UploadStream&&) noexcept;
   ~UploadStream();  // without commit: the prefix sent so far stays with the coordinator for a resume
   void write(std::span<const std::byte> bytes);  // copies
-  // Without a copy: `bytes` stay valid and unchanged until commit() returned or the stream is gone, and start at a multiple
+  // Without a copy (of pieces from 256 KiB on): `bytes` stay valid and unchanged until commit() returned or the stream is gone, and start at a multiple
   // of 8 bytes (else they are copied).
   void write_stable(std::span<const std::byte> bytes);
   bool broken() const;  // writing more is useless; commit() says why

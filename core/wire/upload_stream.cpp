@@ -10,6 +10,7 @@ namespace hansa::wire {
 namespace {
 
 constexpr std::chrono::seconds kDrainWithin{5};
+constexpr std::size_t kWorthACall = 256u << 10;
 
 using Buffer = std::vector<std::uint64_t>;  // words, so that chunks are sent from where they lie
 
@@ -100,9 +101,11 @@ struct UploadStream::Impl {
     }
   }
 
+  // Small pieces are gathered: a call for each would cost more than the copy.
   void write_stable(std::span<const std::byte> bytes) {
-    flush();
     while (!bytes.empty() && !flow->broken()) {
+      if (bytes.size() < kWorthACall) return write(bytes);
+      flush();
       const auto chunk = bytes.first(std::min<std::size_t>(bytes.size(), chunk_bytes));
       send(chunk, nullptr);
       bytes = bytes.subspan(chunk.size());
