@@ -71,7 +71,6 @@ class Federation {  // the processes of one run
   }
 
   int run(const std::atomic<bool>& stop) {
-    std::filesystem::remove(options_.run_dir / "address");  // of a coordinator that was killed
     start_coordinator();
     while (!stop) {
       if (const auto code = coordinator_->poll()) return coordinator_ended(*code);
@@ -97,7 +96,8 @@ class Federation {  // the processes of one run
   }
 
   void find_address() {
-    const auto file = options_.run_dir / "address";
+    const auto file = options_.run_dir / "address", lock = options_.run_dir / "lock";
+    if (!std::filesystem::exists(lock) || read_file(lock) != fmt::format("{}\n", coordinator_->pid())) return;  // not ours yet
     if (!std::filesystem::exists(file)) return;
     address_ = read_file(file);
     while (!address_.empty() && address_.back() == '\n') address_.pop_back();

@@ -73,6 +73,9 @@ void RunDirectory::lock() {
     throw Error(fmt::format("{} is in use by {}: wait until that run has ended, stop it, or name another --run-dir",
                             directory_.string(), owner.empty() ? std::string("another coordinator") : "process " + owner));
   }
+  // Of a coordinator that was killed. Gone before the lock names its new owner, so an address found after that is the owner's.
+  std::error_code missing_is_fine;
+  std::filesystem::remove(directory_ / "address", missing_is_fine);
   // The process that holds the lock names itself; what an earlier one wrote is longer or shorter, so cut first.
   if (ftruncate(lock_.get(), 0) != 0) throw_errno("shorten", path);
   const auto owner = fmt::format("{}\n", getpid());

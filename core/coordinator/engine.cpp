@@ -56,6 +56,7 @@ Engine::Engine(EngineSetup setup)
                                             });
   started_at_ = setup_.clock.now();
   restore();
+  if (!std::filesystem::exists(setup_.directory.components(machine_->epoch()))) save_components(machine_->epoch());
 }
 
 Engine::~Engine() = default;
@@ -69,7 +70,12 @@ Result Engine::run(const std::atomic<bool>& stop) {
       return {Ending::Stopped, fmt::format("stopped after round {} of {}; go on with: hansa run --resume {}", machine_->next_round() - 1,
                                            spec_.run.rounds, setup_.directory.path().string())};
     }
-    if (auto result = step(lock)) return *result;
+    try {
+      if (auto result = step(lock)) return *result;
+    } catch (const DiskFull& full) {  // the journal and the machine stand as before the step, so it is simply tried again
+      setup_.log.error(fmt::format("{}; nothing accepted is lost, and the run goes on when there is room", full.what()));
+      changed_.wait_for(lock, std::chrono::seconds(2));
+    }
   }
 }
 
@@ -191,9 +197,9 @@ void Engine::open_round(RoundPlan plan) {
   make_order(plan);
   slots_.clear();
   spool_.remove_all_but(plan.round, plan.attempt);
+  machine_->open(plan);
   events_.append("round_opened", {{"round", plan.round}, {"attempt", plan.attempt}, {"base", plan.base}, {"population", plan.population},
                                   {"expected_cohort", plan.expected_cohort}});
-  machine_->open(plan);
   serve_everybody();
 }
 

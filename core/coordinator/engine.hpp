@@ -98,7 +98,9 @@ class Engine final : public wire::Service {
   Folded adopt(const RoundPlan&);
   Folded fold_now(const RoundPlan&, const std::vector<Accepted>&);
   void release(const RoundPlan&, Folded);
+  void checkpoint_round(const RoundPlan&, Folded);
   void record_round(const RoundPlan&, Metrics);
+  void sweep();
   void checkpoint();
   void restore();
   void save_components(Epoch) const;
@@ -116,6 +118,8 @@ class Engine final : public wire::Service {
   std::shared_ptr<UploadSlot> slot_of(const WorkItem&);
   std::string name_of(NodeId) const;
   void notice();  // wakes the round thread
+  // An event about a node. Told while serving it, so a full disk costs the event, not the service.
+  void note_node(std::string_view event, std::string_view node, EventFields fields = {});
   bool is_private() const { return stages_.central_noise; }
 
   EngineSetup setup_;

@@ -4,7 +4,11 @@
 // version, each under its final name by one rename; mark the charge released; append events and metrics; write the manifest;
 // tell the machine. Until the version has its name, the fold is simply repeated. From then on it is adopted, never redone,
 // so noise is drawn once for what becomes known.
+#include <fcntl.h>
+
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -42,11 +46,10 @@ void Engine::fold_and_release(Lock& lock) {
   const double began = setup_.clock.now();
   try {
     folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
-  } catch (const DiskFull& full) {
+  } catch (const DiskFull&) {
     lock.lock();
-    setup_.log.error(fmt::format("round {}: {}; trying again", plan.round, full.what()));
-    changed_.wait_for(lock, std::chrono::seconds(2));
-    return;
+    load_components(plan.base);  // plugins may have changed their state half-way
+    throw;                       // the fold is tried again
   } catch (const std::exception& failed) {
     lock.lock();
     setup_.log.error(fmt::format("round {} is given up: {}", plan.round, failed.what()));
@@ -113,18 +116,49 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
 void Engine::release(const RoundPlan& plan, Folded folded) {
   const auto next = plan.base + 1;
   if (ledger_ && spend_of(plan) && !ledger_->was_released(plan.round)) ledger_->released(plan.round, plan.attempt, next);
-  record_round(plan, std::move(folded.metrics));
-  manifest_.epoch = next;
-  manifest_.round = plan.round;
-  manifest_.version = folded.version;
-  manifest_.state = folded.state;
-  checkpoint();
+  if (manifest_.epoch != next) checkpoint_round(plan, std::move(folded));  // else a restart came between checkpoint and journal
   machine_->released({next, folded.version.size, folded.version.checksum});
-  setup_.directory.keep_versions(next, spec_.run.keep_versions);
-  spool_.remove_all_but(plan.round + 1, 1);
-  slots_.clear();
+  sweep();
   map_version();
   show();
+}
+
+// What the round leaves behind goes. Unlinking a file is quick while somebody holds it, giving back its pages is not: so the
+// last holder is a task of the screening thread, and the next round need not wait.
+void Engine::sweep() {
+  struct Held {
+    std::map<std::string, std::shared_ptr<UploadSlot>> slots;  // shared with the wire until nodes let go
+    std::shared_ptr<const MappedFile> version;                 // shared with downloads
+    std::vector<FileDescriptor> files;
+  };
+  Held held{std::exchange(slots_, {}), std::exchange(version_, nullptr), {}};
+  const auto epoch = machine_->epoch();
+  const auto kept = static_cast<Epoch>(std::max<std::int64_t>(spec_.run.keep_versions, 1));
+  for (const auto& path : {setup_.directory.version(epoch - std::min(kept, epoch)), setup_.directory.state(epoch - std::min(kept, epoch))}) {
+    if (std::filesystem::exists(path)) held.files.push_back(open_file(path, O_RDONLY));
+  }
+  setup_.directory.keep_versions(epoch, spec_.run.keep_versions);
+  spool_.remove_all_but(machine_->next_round(), machine_->next_attempt());
+  screening_.post([last = std::make_shared<Held>(std::move(held))] {});
+}
+
+// All or nothing: a step that a full disk stopped is repeated.
+void Engine::checkpoint_round(const RoundPlan& plan, Folded folded) {
+  const auto before = manifest_;
+  const auto events_at = events_.offset(), metrics_at = metrics_.offset();
+  try {
+    record_round(plan, std::move(folded.metrics));
+    manifest_.epoch = plan.base + 1;
+    manifest_.round = plan.round;
+    manifest_.version = folded.version;
+    manifest_.state = folded.state;
+    checkpoint();
+  } catch (const DiskFull&) {
+    manifest_ = before;
+    events_.truncate_to(events_at);
+    metrics_.truncate_to(metrics_at);
+    throw;
+  }
 }
 
 void Engine::record_round(const RoundPlan& plan, Metrics metrics) {

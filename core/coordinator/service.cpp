@@ -65,8 +65,12 @@ wire::Answer<wire::Joined> Engine::join(const wire::Hello& hello, const wire::Pe
   if (const auto older = sessions_.find(node); older != sessions_.end() && older->second->peer_.link) {
     older->second->peer_.link->close("the node connected again");  // most likely its old link is dead and nobody noticed yet
   }
-  machine_->joined({node, hello.examples, hello.rank, hello.resources.uplink_bytes_per_second, 0});
-  events_.append_node("node_joined", hello.node, {{"address", peer.address}, {"build", hello.build}});
+  try {
+    machine_->joined({node, hello.examples, hello.rank, hello.resources.uplink_bytes_per_second, 0});
+  } catch (const DiskFull& full) {
+    return wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator's disk is full: {}", full.what()), true, 5000};
+  }
+  note_node("node_joined", hello.node, {{"address", peer.address}, {"build", hello.build}});
   auto session = std::make_unique<Session>(*this, node, peer);
   sessions_[node] = session.get();
   notice();
@@ -121,6 +125,14 @@ std::shared_ptr<UploadSlot> Engine::slot_of(const WorkItem& work) {
 std::string Engine::name_of(NodeId node) const {
   const auto found = names_.find(node);
   return found == names_.end() ? std::to_string(node) : found->second;
+}
+
+void Engine::note_node(std::string_view event, std::string_view node, EventFields fields) {
+  try {
+    events_.append_node(event, node, fields);
+  } catch (const DiskFull& full) {
+    setup_.log.warning(full.what());
+  }
 }
 
 void Engine::notice() {

@@ -73,7 +73,7 @@ void Session::disconnected() {
   if (found == engine_.sessions_.end() || found->second != this) return;  // a newer connection took its place
   engine_.sessions_.erase(found);
   engine_.machine_->disconnected(node_);
-  engine_.events_.append_node("node_left", engine_.name_of(node_));
+  engine_.note_node("node_left", engine_.name_of(node_));
   engine_.notice();
 }
 
@@ -133,10 +133,10 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
     if (const auto* refusal = std::get_if<Refusal>(&received)) return done(fault_of(*refusal));
     const auto& receipt = std::get<Receipt>(received);
     if (receipt.accepted) {
-      engine_.events_.append_node("upload_accepted", name, {{"round", work_.round}, {"bytes", blob.size}, {"norm", verdict.norm}});
+      engine_.note_node("upload_accepted", name, {{"round", work_.round}, {"bytes", blob.size}, {"norm", verdict.norm}});
     } else {
       engine_.setup_.log.warning(fmt::format("round {}: {}", work_.round, receipt.reason));
-      engine_.events_.append_node("upload_refused", name, {{"round", work_.round}, {"reason", receipt.reason}});
+      engine_.note_node("upload_refused", name, {{"round", work_.round}, {"reason", receipt.reason}});
     }
     engine_.notice();
     done(wire::Receipt{receipt.round, receipt.accepted, receipt.reason});
@@ -149,12 +149,16 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
 
 void UploadSlot::abandon(std::string reason) {
   const std::lock_guard lock(engine_.mutex_);
-  engine_.events_.append_node("work_abandoned", engine_.name_of(work_.node), {{"round", work_.round}, {"reason", reason}});
+  engine_.note_node("work_abandoned", engine_.name_of(work_.node), {{"round", work_.round}, {"reason", reason}});
   engine_.setup_.log.warning(fmt::format("a node gives up its work in round {}: {}", work_.round, reason));
   Upload nothing;
   nothing.reason = fmt::format("the node gave it up: {}", reason);
-  if (work_.task == Task::Train) engine_.machine_->received(work_.token, nothing);
-  else engine_.machine_->evaluated(work_.token, {});
+  try {
+    if (work_.task == Task::Train) engine_.machine_->received(work_.token, nothing);
+    else engine_.machine_->evaluated(work_.token, {});
+  } catch (const DiskFull& full) {  // then its lease runs out instead
+    engine_.setup_.log.warning(full.what());
+  }
   engine_.notice();
 }
 

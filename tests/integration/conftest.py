@@ -5,6 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # this folder's own modules, under importlib's mode too
 from federation import CLIP, Federation  # noqa: E402
+from processes import Operator  # noqa: E402
 
 
 @pytest.fixture
@@ -13,3 +14,20 @@ def federation(tmp_path, hansa):
         return Federation(tmp_path / "fed", hansa.program, **{"privacy": CLIP, **options})
 
     return make
+
+
+@pytest.fixture
+def operator(tmp_path, hansa):
+    made = Operator(hansa.program, tmp_path / "operator")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def rogue(build_dir):
+    return build_dir / "tests" / "integration" / "hansa_rogue"
+
+
+@pytest.fixture(autouse=True)
+def test_plugins(build_dir, monkeypatch):
+    monkeypatch.setenv("HANSA_TEST_PLUGINS", str(build_dir / "test_plugins"))

@@ -3,6 +3,7 @@
 // that keeps state.
 #include <chrono>
 #include <fstream>
+#include <limits>
 #include <thread>
 
 #include <ATen/core/grad_mode.h>
@@ -114,6 +115,23 @@ class CountingTrainer final : public Trainer {
   std::int64_t rounds_ = 0;
 };
 
+// Fails: when it is made, or with values that are no numbers.
+struct Ailment {
+  bool at_birth = false;
+};
+class SickTrainer final : public Stateless<Trainer> {
+ public:
+  explicit SickTrainer(Ailment ailment) {
+    if (ailment.at_birth) throw std::runtime_error("the trainer could not be made: no licence file");
+  }
+  std::uint64_t steps(std::uint64_t) const override { return 1; }
+  TrainResult train(Model&, Adapter& adapter, DataSource&, const TrainContext&) override {
+    const at::NoGradGuard no_grad;
+    adapter.parameter(0).fill_(std::numeric_limits<double>::quiet_NaN());
+    return done();
+  }
+};
+
 class NoData final : public Stateless<DataSource> {
  public:
   void open(const std::filesystem::path&, const Tokenizer*, std::int64_t) override {}
@@ -137,5 +155,6 @@ HANSA_PLUGIN(org_hansa_test_hollow, "0.1.0") {
       .param(&Step::value, "value", "What is added.")
       .param(&Step::takes, "takes", "How long a turn lasts.");
   plugin.add<CountingTrainer>("counting", "Adds how often it was applied; for tests.");
+  plugin.add<SickTrainer, Ailment>("sick", "Fails; for tests.").param(&Ailment::at_birth, "at_birth", "When it is made.");
   plugin.add<NoData>("nothing", "No data; for tests.");
 }
