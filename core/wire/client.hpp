@@ -64,8 +64,8 @@ class UploadStream {
   UploadStream& operator=(UploadStream&&) noexcept;
   ~UploadStream();  // without commit: the prefix sent so far stays with the coordinator for a resume
   void write(std::span<const std::byte> bytes);  // copies
-  // Without a copy (of pieces from 256 KiB on): `bytes` stay valid and unchanged until commit() returned or the stream is gone, and start at a multiple
-  // of 8 bytes (else they are copied).
+  // Without a copy, from 256 KiB on: `bytes` stay valid and unchanged until commit() returned or the stream is gone, and start
+  // at a multiple of 8 bytes (else they are copied). Smaller pieces are gathered.
   void write_stable(std::span<const std::byte> bytes);
   bool broken() const;  // writing more is useless; commit() says why
   // Waits for all bytes, states their checksum, and returns the coordinator's receipt. The work is over with a receipt.
