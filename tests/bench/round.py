@@ -50,14 +50,14 @@ class Watched:
     def __init__(self, command, log):
         self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self.idle_kb = self.peak_kb = 0
-        self.cpu_s = (0.0, 0.0)
+        self.idle_cpu_s = self.cpu_s = (0.0, 0.0)
 
     def look(self):
         try:
             self.peak_kb = max(self.peak_kb, status_kb(self.process.pid))
             stat = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
             tick = os.sysconf("SC_CLK_TCK")
-            self.cpu_s = (int(stat[11]) / tick, int(stat[12]) / tick)
+            self.cpu_s = (int(stat[11]) / tick, int(stat[12]) / tick)  # user, system
         except (OSError, KeyError, IndexError):
             pass  # it has ended
 
@@ -69,10 +69,15 @@ class Watched:
             now = status_kb(self.process.pid)
             same, last = (same + 1 if now == last else 0), now
             time.sleep(0.05)
+        self.look()
         self.idle_kb = self.peak_kb = last
+        self.idle_cpu_s = self.cpu_s
 
     def above_idle_mb(self):
         return (self.peak_kb - self.idle_kb) / 1000
+
+    def working_cpu_s(self):
+        return tuple(now - idle for now, idle in zip(self.cpu_s, self.idle_cpu_s))
 
 
 def wait_for_file(path, process):
@@ -150,15 +155,15 @@ def measure(megabytes):
     stages["rest"] = max(0.0, median - sum(stages.values()))
     print(f"{megabytes} MB, 2 nodes: round {median:.4f} s (of {len(spans)}: {min(spans):.4f} to {max(spans):.4f}); " +
           ", ".join(f"{stage} {seconds:.4f} s ({100 * seconds / median:.0f} %)" for stage, seconds in stages.items()))
-    for process, name in zip(processes, ("coordinator", "node 0", "node 1")):
-        user, system = process.cpu_s
-        print(f"  {name}: CPU {user:.2f} s user + {system:.2f} s system in {rounds} rounds" +
-              (f"; idle {process.idle_kb / 1000:.0f} MB, peak {process.above_idle_mb():.0f} MB above" if process.idle_kb else ""))
+    for process, name in zip(processes, ("coordinator", "node 0")):  # node 1 did not stand idle
+        user, system = (seconds / rounds for seconds in process.working_cpu_s())
+        print(f"  {name}: CPU {user:.4f} s user + {system:.4f} s system a round; idle {process.idle_kb / 1000:.0f} MB, "
+              f"peak {process.above_idle_mb():.0f} MB above")
     name = f"{megabytes}_mb"
     figures = {f"{name}_round_s": median, f"{name}_coordinator_mb": processes[0].above_idle_mb(),
                f"{name}_node_mb": processes[1].above_idle_mb()}
-    cpu = sum(sum(process.cpu_s) for process in processes) / rounds
-    figures[f"{name}_cpu_s"] = cpu
+    coordinator, node = (sum(process.working_cpu_s()) / rounds for process in processes[:2])
+    figures[f"{name}_cpu_s"] = coordinator + 2 * node  # of all processes in one round: what the time would be on one core
     figures.update({f"{name}_{stage}_s": seconds for stage, seconds in stages.items()})
     return figures
 
@@ -178,6 +183,7 @@ def main():
     for size in wanted:
         figures.update(measure_many() if size == "16x67" else measure(int(size)))
     print(PEERS)
+    print(f"machine: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} (other work makes the times longer, the CPU seconds less so)")
     targets = {**{name: {"at_most": bound} for name, bound in TARGETS.items()},
                **{name: {"at_most": MEMORY_MB} for name in figures if name.endswith("coordinator_mb")}}
     finish("round", figures, {name: bound for name, bound in targets.items() if name in figures})
