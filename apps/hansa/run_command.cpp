@@ -80,6 +80,7 @@ class Federation {  // the processes of one run
         stop_all();
         return 1;
       }
+      watch_disk();
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     stop_all();
@@ -136,6 +137,21 @@ class Federation {  // the processes of one run
     return std::nullopt;
   }
 
+  // Nodes log into the run directory too, so on a full disk nobody hears them.
+  void watch_disk() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_look_) return;
+    next_look_ = now + std::chrono::seconds(1);
+    std::error_code unknown;
+    const auto room = std::filesystem::space(options_.run_dir, unknown).available;
+    const bool full = !unknown && room == 0;
+    if (full && !disk_full_) {
+      std::cerr << fmt::format("warning: No space left on the disk of {}: nothing accepted is lost, and the run goes on when there is room\n",
+                               options_.run_dir.string());
+    }
+    disk_full_ = full;
+  }
+
   int coordinator_ended(int code) {
     for (int i = 0; i < 300 && code == 0 && watching(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     nodes_.clear();
@@ -163,6 +179,8 @@ class Federation {  // the processes of one run
   std::optional<ChildProcess> coordinator_;
   std::map<std::string, ChildProcess> nodes_;
   std::map<std::string, int> restarts_;
+  std::chrono::steady_clock::time_point next_look_{};
+  bool disk_full_ = false;
 };
 
 std::filesystem::path fresh_run_dir(const config::RunSpec& spec) {

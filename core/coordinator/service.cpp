@@ -68,7 +68,8 @@ wire::Answer<wire::Joined> Engine::join(const wire::Hello& hello, const wire::Pe
   try {
     machine_->joined({node, hello.examples, hello.rank, hello.resources.uplink_bytes_per_second, 0});
   } catch (const DiskFull& full) {
-    return wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator's disk is full: {}", full.what()), true, 5000};
+    setup_.log.warning(fmt::format("{} is asked to join later: {}", hello.node, full.what()));
+    return wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator's disk is full: {}", full.what()), true, 2000};
   }
   note_node("node_joined", hello.node, {{"address", peer.address}, {"build", hello.build}});
   auto session = std::make_unique<Session>(*this, node, peer);

@@ -29,8 +29,9 @@ Claims claims_of(const wire::Report& report) {
   return claims;
 }
 
-wire::Fault disk_full(const DiskFull& full) {
-  return {wire::FaultCode::Busy, fmt::format("the coordinator's disk is full ({}); nothing accepted was lost", full.what()), true, 5000};
+wire::Fault disk_full(const DiskFull& full, const Log& log) {
+  log.warning(fmt::format("{}; a node is asked to send again later", full.what()));
+  return {wire::FaultCode::Busy, fmt::format("the coordinator's disk is full ({}); nothing accepted was lost", full.what()), true, 2000};
 }
 
 }  // namespace
@@ -82,7 +83,10 @@ void Session::disconnected() {
 std::optional<wire::Fault> UploadSlot::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   if (!spool_) return wire::Fault{wire::FaultCode::BadPayload, "an evaluation sends no bytes", false, 0};
   if (first_chunk_at_ == 0) first_chunk_at_ = engine_.setup_.clock.now();
-  if (auto refusal = spool_->write(offset, bytes)) return fault_of(*refusal);
+  if (auto refusal = spool_->write(offset, bytes)) {
+    if (refusal->code == Refusal::Code::Busy) engine_.setup_.log.warning(refusal->message);
+    return fault_of(*refusal);
+  }
   engine_.bytes_up_ += bytes.size();
   return std::nullopt;
 }
@@ -102,7 +106,7 @@ void UploadSlot::evaluated(const Claims& claims, const wire::Reply<wire::Receipt
   try {
     if (auto refusal = engine_.machine_->evaluated(work_.token, claims)) return done(fault_of(*refusal));
   } catch (const DiskFull& full) {
-    return done(disk_full(full));
+    return done(disk_full(full, engine_.setup_.log));
   }
   engine_.notice();
   done(wire::Receipt{work_.round, true, {}});
@@ -141,7 +145,7 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
     engine_.notice();
     done(wire::Receipt{receipt.round, receipt.accepted, receipt.reason});
   } catch (const DiskFull& full) {
-    done(disk_full(full));
+    done(disk_full(full, engine_.setup_.log));
   } catch (const std::exception& bad) {  // the RPC edge: the node hears it, the coordinator lives on
     done(wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator could not read the upload: {}", bad.what()), true, 5000});
   }
