@@ -7,11 +7,16 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM_VERBS = {"logits": ["inspect", "logits"]}  # the others need what no user asks for: gradients, noisy adapters
 
 
 def _run(verb, *arguments):
     build = Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release"))
-    command = [str(build / "tests" / "parity" / "model_tool"), verb, "--plugins", str(build / "lib" / "hansa" / "plugins"), *map(str, arguments)]
+    if verb in PROGRAM_VERBS:
+        command = [build / "apps" / "hansa" / "hansa", *PROGRAM_VERBS[verb]]
+    else:
+        command = [build / "tests" / "parity" / "model_tool", verb, "--plugins", build / "lib" / "hansa" / "plugins"]
+    command = [str(word) for word in (*command, *arguments)]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
 
 
