@@ -134,8 +134,9 @@ void Engine::sweep() {
   Held held{std::exchange(slots_, {}), std::exchange(version_, nullptr), {}};
   const auto epoch = machine_->epoch();
   const auto kept = static_cast<Epoch>(std::max<std::int64_t>(spec_.run.keep_versions, 1));
-  for (const auto& path : {setup_.directory.version(epoch - std::min(kept, epoch)), setup_.directory.state(epoch - std::min(kept, epoch))}) {
-    if (std::filesystem::exists(path)) held.files.push_back(open_file(path, O_RDONLY));
+  const auto going = epoch - std::min(kept, epoch);  // or one that stays: holding it does no harm
+  for (const auto& path : {setup_.directory.version(going), setup_.directory.state(going)}) {
+    held.files.emplace_back(open(path.c_str(), O_RDONLY | O_CLOEXEC));  // missing is fine
   }
   setup_.directory.keep_versions(epoch, spec_.run.keep_versions);
   spool_.remove_all_but(machine_->next_round(), machine_->next_attempt());
