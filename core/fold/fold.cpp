@@ -47,7 +47,9 @@ class GroupUpdates final : public Updates {
       : plan_(plan), group_(group), clients_(clients), codecs_(codecs), base_(base) {}
 
   const Group& group() const override { return group_; }
-  const TensorSpec& tensor(std::size_t member) const override { return plan_.trainable.tensors[group_.members.at(member)]; }
+  const TensorSpec& tensor(std::size_t member) const override {
+    return plan_.trainable.tensors[group_.members.at(member)];
+  }
   std::size_t clients() const override { return clients_.size(); }
   const Contribution& who(std::size_t client) const override { return clients_[client].client->who; }
 
@@ -94,20 +96,23 @@ class GroupResults final : public Results {
   void put_slice(std::size_t member, std::int64_t first, const at::Tensor& part) override {
     const auto& spec = spec_of_member(member);
     if (first < 0 || first + part.numel() > spec.elements() || part.scalar_type() != at::kFloat) {
-      throw Error(fmt::format("the aggregator put {} elements at {} into {}, which has {}", part.numel(), first, spec.name,
-                              spec.elements()));
+      throw Error(fmt::format("the aggregator put {} elements at {} into {}, which has {}", part.numel(), first,
+                              spec.name, spec.elements()));
     }
     auto& whole = put_.at(member);
     if (!whole.defined()) whole = at::zeros(spec.shape, at::kFloat);
     whole.view({-1}).narrow(0, first, part.numel()).copy_(part.flatten());
   }
   at::Tensor take(std::size_t member) {
-    if (!put_.at(member).defined()) throw Error(fmt::format("the aggregator put nothing for {}", spec_of_member(member).name));
+    if (!put_.at(member).defined())
+      throw Error(fmt::format("the aggregator put nothing for {}", spec_of_member(member).name));
     return std::move(put_[member]);
   }
 
  private:
-  const TensorSpec& spec_of_member(std::size_t member) const { return plan_.trainable.tensors[group_.members.at(member)]; }
+  const TensorSpec& spec_of_member(std::size_t member) const {
+    return plan_.trainable.tensors[group_.members.at(member)];
+  }
   const FoldPlan& plan_;
   const Group& group_;
   std::vector<at::Tensor> put_;
@@ -136,12 +141,14 @@ std::vector<OpenClient> open_clients(const FoldPlan& plan, std::span<const FoldC
   std::vector<OpenClient> open;
   open.reserve(clients.size());
   for (const auto& client : clients) {
-    if (!open.empty() && open.back().client->who.node >= client.who.node) throw Error("fold: clients are not in node order");
+    if (!open.empty() && open.back().client->who.node >= client.who.node)
+      throw Error("fold: clients are not in node order");
     OpenClient one{&client, MappedFile(client.spool), nullptr, nullptr};
     one.view = std::make_unique<PacketView>(one.file.bytes());
     one.channel = one.view->find(kAdapterChannel);
     if (!one.channel) throw Error(fmt::format("{} holds no channel '{}'", client.spool.string(), kAdapterChannel));
-    if (auto why = difference(*one.channel, plan.trainable)) throw Error(fmt::format("{}: {}", client.spool.string(), *why));
+    if (auto why = difference(*one.channel, plan.trainable))
+      throw Error(fmt::format("{}: {}", client.spool.string(), *why));
     open.push_back(std::move(one));
   }
   return open;
@@ -164,12 +171,17 @@ SquaredNorm divide(at::Tensor& tensor, float by) {
 class Folder {
  public:
   Folder(const FoldPlan& plan, std::span<const OpenClient> clients, FoldStages stages, const FoldFiles& files)
-      : plan_(plan), clients_(clients), stages_(stages), base_(files.base, kAdapterChannel),
+      : plan_(plan),
+        clients_(clients),
+        stages_(stages),
+        base_(files.base, kAdapterChannel),
         layout_(state_layout(plan.trainable, *stages.optimizer)),
-        version_(files.next, version_contents(plan.trainable, plan.round.base + 1, made_by(plan.round)), files.durability) {
+        version_(files.next, version_contents(plan.trainable, plan.round.base + 1, made_by(plan.round)),
+                 files.durability) {
     if (layout_.contents.channels[0].entries.empty()) return;
     state_ = std::make_unique<PacketFileWriter>(files.next_state, layout_.contents, files.durability);
-    if (std::filesystem::exists(files.base_state)) old_state_ = std::make_unique<MappedPacket>(files.base_state, kStateChannel);
+    if (std::filesystem::exists(files.base_state))
+      old_state_ = std::make_unique<MappedPacket>(files.base_state, kStateChannel);
   }
 
   void survey(const Group& group) {
@@ -188,7 +200,9 @@ class Folder {
 
   FoldOutcome finish() {
     FoldOutcome outcome;
-    if (state_) outcome.state = state_->finish();  // first: a version is announced by its own rename, and must find its state beside it
+    if (state_)
+      outcome.state =
+          state_->finish();  // first: a version is announced by its own rename, and must find its state beside it
     outcome.version = version_.finish();
     outcome.metrics.emplace_back("update_norm", update_norm_.norm());
     return outcome;
@@ -206,10 +220,12 @@ class Folder {
     const bool divided = plan_.additive && plan_.denominator != 1;
     if ((stages_.privacy || divided) && !is_ours(change)) change = change.clone();
     if (stages_.privacy) {
-      guard(stages_.privacy, where, [&](Privacy& mechanism) { mechanism.central(kAdapterChannel, index, change, stages_.noise); });
+      guard(stages_.privacy, where,
+            [&](Privacy& mechanism) { mechanism.central(kAdapterChannel, index, change, stages_.noise); });
     }
     const auto norm = divided ? divide(change, static_cast<float>(plan_.denominator)) : squared_norm(change);
-    if (!norm.all_finite()) throw Error(fmt::format("the aggregate of {} is not finite; nothing was released", spec.name));
+    if (!norm.all_finite())
+      throw Error(fmt::format("the aggregate of {} is not finite; nothing was released", spec.name));
     update_norm_ += norm;
 
     auto parameter = base_.tensor(index).clone();
@@ -223,7 +239,8 @@ class Folder {
   // Block by block, so that the bytes are still in the cache when they are written and hashed.
   void write(Index index, const at::Tensor& parameter) {
     const auto& spec = plan_.trainable.tensors[index];
-    if (!parameter.defined() || parameter.scalar_type() != at::kFloat || !parameter.is_contiguous() || !parameter.sizes().equals(spec.shape)) {
+    if (!parameter.defined() || parameter.scalar_type() != at::kFloat || !parameter.is_contiguous() ||
+        !parameter.sizes().equals(spec.shape)) {
       throw Error(fmt::format("the server optimiser put another tensor in the place of {}", spec.name));
     }
     RunningSquaredNorm norm;
@@ -231,7 +248,8 @@ class Folder {
     for (std::size_t first = 0; first < values.size(); first += kBlock) {
       const auto block = values.subspan(first, std::min(kBlock, values.size() - first));
       norm.add(block);
-      version_.put(version_.plan().contents().channels[0].entries[index].code, first * sizeof(float), std::as_bytes(block));
+      version_.put(version_.plan().contents().channels[0].entries[index].code, first * sizeof(float),
+                   std::as_bytes(block));
     }
     if (!norm.value().all_finite()) {
       throw Error(fmt::format("the server optimiser made {} not finite; nothing was released", spec.name));

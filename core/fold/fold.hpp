@@ -47,7 +47,8 @@ struct FoldPlan {
   Exchange exchange;
   std::uint64_t common_seed = 0;  // what decode sees
   bool additive = true;           // the aggregator's trait
-  double denominator = 1;         // an Additive sum is divided by it: the sum of weights, or the planned cohort under central DP
+  double denominator =
+      1;  // an Additive sum is divided by it: the sum of weights, or the planned cohort under central DP
   Sensitivity sensitivity;
 };
 

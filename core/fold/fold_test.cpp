@@ -1,14 +1,14 @@
 #include "fold/fold.hpp"
 
+#include <sys/wait.h>
+#include <unistd.h>
 #include <algorithm>
 #include <csignal>
 #include <limits>
 #include <set>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/ones.h>
+#include <ATen/Parallel.h>
 
 #include "fold/fold_test_support.hpp"
 
@@ -41,7 +41,8 @@ class PutsBySlices final : public Sum {
           const auto part = updates.slice(client, member, first, sum.numel());
           REQUIRE(part.numel() == sum.numel());
           for (std::int64_t i = 0; i < sum.numel(); ++i) {
-            sum.data_ptr<float>()[i] += static_cast<float>(updates.who(client).weight) * part.const_data_ptr<float>()[i];
+            sum.data_ptr<float>()[i] +=
+                static_cast<float>(updates.who(client).weight) * part.const_data_ptr<float>()[i];
           }
         }
         results.put_slice(member, first, sum);
@@ -69,7 +70,8 @@ class Surveyor final : public Sum {
 class Passes final : public Sum {  // the first client's tensor as it stands in the spool
  public:
   void reduce(const Updates& updates, Results& results) override {
-    for (std::size_t member = 0; member < updates.group().members.size(); ++member) results.put(member, updates.delta(0, member));
+    for (std::size_t member = 0; member < updates.group().members.size(); ++member)
+      results.put(member, updates.delta(0, member));
   }
 };
 
@@ -156,7 +158,8 @@ TEST_CASE("noise goes on the sum, which is divided by the planned cohort") {
       float sum = 0;
       for (const auto& client : federation.clients) {
         const float value = client.values[t][i];
-        sum += static_cast<float>(client.weight) * (client.factor == 1 ? value : value * static_cast<float>(client.factor));
+        sum += static_cast<float>(client.weight) *
+               (client.factor == 1 ? value : value * static_cast<float>(client.factor));
       }
       want[t][i] += (sum + static_cast<float>(t + 1)) / 12.0f;
     }
@@ -184,7 +187,8 @@ TEST_CASE("noise is never written into a spool file, even when the rule passes i
   federation.aggregator = owned<Aggregator>(std::make_unique<Passes>(), "aggregator passes");
   federation.run();
   CHECK(read_values(federation.spool(0)) == federation.clients[0].values);
-  CHECK(read_values(federation.version(1))[0][0] == federation.base[0][0] + (federation.clients[0].values[0][0] + 1.0f));
+  CHECK(read_values(federation.version(1))[0][0] ==
+        federation.base[0][0] + (federation.clients[0].values[0][0] + 1.0f));
 }
 
 TEST_CASE("what a rule without the Additive trait gives is not divided") {
@@ -208,7 +212,8 @@ TEST_CASE("an optimiser's state begins at zero and goes on from the file of the 
     const auto outcome = federation.run();
     const auto mean = federation.mean();
     for (std::size_t t = 0; t < want.size(); ++t) {
-      for (std::size_t i = 0; i < want[t].size(); ++i) want[t][i] += velocity[t][i] = 0.5f * velocity[t][i] + mean[t][i];
+      for (std::size_t i = 0; i < want[t].size(); ++i)
+        want[t][i] += velocity[t][i] = 0.5f * velocity[t][i] + mean[t][i];
     }
     CHECK(read_values(federation.version(epoch + 1)) == want);
     CHECK(read_values(federation.state(epoch + 1), "optimizer") == velocity);
@@ -235,8 +240,8 @@ TEST_CASE("a survey sees every group before the first is reduced, and the rule's
   std::vector<std::string> calls;
   federation.aggregator = owned<Aggregator>(std::make_unique<Surveyor>(calls), "aggregator surveyor");
   const auto outcome = federation.run();
-  CHECK(calls == std::vector<std::string>{"begin 1", "survey e", "survey d", "survey b", "survey c", "reduce e", "reduce d",
-                                          "reduce b", "reduce c"});
+  CHECK(calls == std::vector<std::string>{"begin 1", "survey e", "survey d", "survey b", "survey c", "reduce e",
+                                          "reduce d", "reduce b", "reduce c"});
   CHECK(outcome.metrics.back() == std::pair<std::string, double>{"called", 9});
 }
 
@@ -279,7 +284,8 @@ TEST_CASE("a rule that leaves a member out, or puts what does not fit, is refuse
   CHECK(contains(message_of(federation), "put a tensor for e that is not fp32 of its shape"));
   federation.aggregator = acts([](const Updates&, Results& results) { results.put(0, at::Tensor()); });
   CHECK(contains(message_of(federation), "put a tensor for e that is not fp32 of its shape"));
-  federation.aggregator = acts([](const Updates& u, Results& results) { results.put_slice(0, u.tensor(0).elements(), at::zeros({1})); });
+  federation.aggregator =
+      acts([](const Updates& u, Results& results) { results.put_slice(0, u.tensor(0).elements(), at::zeros({1})); });
   CHECK(contains(message_of(federation), "put 1 elements at 201703 into e"));
   federation.aggregator = acts([](const Updates&, Results& results) { results.put_slice(0, -1, at::zeros({1})); });
   CHECK(contains(message_of(federation), "put 1 elements at -1 into e"));
@@ -305,7 +311,12 @@ TEST_CASE("clients out of node order, and uploads of another layout, are refused
   const auto fold_them = [&](std::vector<FoldClient> clients) {
     fold::fold(federation.plan, clients,
                {federation.aggregator, federation.optimizer, federation.privacy, federation.codecs, federation.noise},
-               {federation.version(0), federation.state(0), federation.version(1), federation.state(1), Durability::Process, {}});
+               {federation.version(0),
+                federation.state(0),
+                federation.version(1),
+                federation.state(1),
+                Durability::Process,
+                {}});
   };
   FoldClient first, second;
   first.who.node = 2;

@@ -24,7 +24,10 @@ using Values = std::vector<std::vector<float>>;  // per tensor
 // An empty tensor, a scalar, one that LibTorch would cut up between threads; groups out of the layout's order, one of two.
 inline Layout test_layout() {
   Layout layout;
-  layout.tensors = {{"a", DType::f32, {3, 5}}, {"b", DType::f32, {17}}, {"c", DType::f32, {0, 4}}, {"d", DType::f32, {}},
+  layout.tensors = {{"a", DType::f32, {3, 5}},
+                    {"b", DType::f32, {17}},
+                    {"c", DType::f32, {0, 4}},
+                    {"d", DType::f32, {}},
                     {"e", DType::f32, {401, 503}}};
   layout.groups = {{"pair", {4, 0}}, {"", {3}}, {"", {1}}, {"", {2}}};
   return layout;
@@ -46,7 +49,8 @@ inline at::Tensor tensor_of(const std::vector<float>& values, const TensorSpec& 
   return tensor;
 }
 
-inline void write_version(const std::filesystem::path& path, const Layout& layout, const Values& values, Epoch epoch = 0) {
+inline void write_version(const std::filesystem::path& path, const Layout& layout, const Values& values,
+                          Epoch epoch = 0) {
   PacketFileWriter file(path, version_contents(layout, epoch, "a test"), Durability::Process);
   for (std::size_t i = 0; i < values.size(); ++i) {
     file.put(file.plan().contents().channels[0].entries[i].code, 0, std::as_bytes(std::span(values[i])));
@@ -54,7 +58,8 @@ inline void write_version(const std::filesystem::path& path, const Layout& layou
   file.finish();
 }
 
-inline void write_upload(const std::filesystem::path& path, const Layout& layout, const Values& values, const CodecChain& codecs = {}) {
+inline void write_upload(const std::filesystem::path& path, const Layout& layout, const Values& values,
+                         const CodecChain& codecs = {}) {
   PacketContents contents;
   contents.channels.push_back({std::string(kAdapterChannel), {}});
   std::vector<EncodedTensor> encoded;
@@ -96,7 +101,8 @@ class Sum : public Stateless<Aggregator> {
       for (std::size_t client = 0; client < updates.clients(); ++client) {
         const auto delta = updates.delta(client, member);
         const auto weight = static_cast<float>(updates.who(client).weight);
-        for (std::int64_t i = 0; i < sum.numel(); ++i) sum.data_ptr<float>()[i] += weight * delta.const_data_ptr<float>()[i];
+        for (std::int64_t i = 0; i < sum.numel(); ++i)
+          sum.data_ptr<float>()[i] += weight * delta.const_data_ptr<float>()[i];
       }
       results.put(member, sum);
     }
@@ -111,7 +117,8 @@ class Momentum : public Stateless<ServerOptimizer> {
     if (momentum_ == 0) return {};
     return {{"velocity", DType::f32, parameter.shape}};
   }
-  void step(std::string_view, Index, at::Tensor& parameter, const at::Tensor& delta, std::span<at::Tensor> state) override {
+  void step(std::string_view, Index, at::Tensor& parameter, const at::Tensor& delta,
+            std::span<at::Tensor> state) override {
     for (std::int64_t i = 0; i < parameter.numel(); ++i) {
       float move = delta.const_data_ptr<float>()[i];
       if (momentum_ != 0) move = state[0].data_ptr<float>()[i] = momentum_ * state[0].data_ptr<float>()[i] + move;
@@ -184,7 +191,8 @@ struct Federation {
   std::function<void()> before_release;
 
   explicit Federation(std::size_t count = 3) {
-    for (std::size_t i = 0; i < count; ++i) clients.push_back({random_values(layout, 10 + i), double(i + 1), i == 1 ? 0.3 : 1});
+    for (std::size_t i = 0; i < count; ++i)
+      clients.push_back({random_values(layout, 10 + i), double(i + 1), i == 1 ? 0.3 : 1});
     plan.round.round = 1;
     plan.trainable = layout;
     plan.denominator = 0;
@@ -207,8 +215,9 @@ struct Federation {
       upload.spool = spool(i);
       uploads.push_back(upload);
     }
-    return fold(plan, uploads, {aggregator, optimizer, privacy, codecs, noise},
-                {version(epoch), state(epoch), version(epoch + 1), state(epoch + 1), Durability::Process, before_release});
+    return fold(
+        plan, uploads, {aggregator, optimizer, privacy, codecs, noise},
+        {version(epoch), state(epoch), version(epoch + 1), state(epoch + 1), Durability::Process, before_release});
   }
 
   // What a weighted mean moves each tensor by, in the order of operations that the fold promises.
@@ -218,7 +227,8 @@ struct Federation {
       auto& one = moved.emplace_back(base[t].size(), 0.0f);
       for (std::size_t i = 0; i < one.size(); ++i) {
         for (const auto& client : clients) {
-          const float clipped = client.factor == 1 ? client.values[t][i] : client.values[t][i] * static_cast<float>(client.factor);
+          const float clipped =
+              client.factor == 1 ? client.values[t][i] : client.values[t][i] * static_cast<float>(client.factor);
           one[i] += static_cast<float>(client.weight) * clipped;
         }
         one[i] /= static_cast<float>(plan.denominator);

@@ -25,7 +25,8 @@ PacketFileWriter::~PacketFileWriter() {
 
 void PacketFileWriter::put(const Code& leaf, std::uint64_t offset, std::span<const std::byte> bytes) {
   if (leaf.coded || offset + bytes.size() > leaf.bytes) {
-    throw Error(fmt::format("{}: {} bytes at {} do not fit a leaf of {} bytes", final_name_.string(), bytes.size(), offset, leaf.bytes));
+    throw Error(fmt::format("{}: {} bytes at {} do not fit a leaf of {} bytes", final_name_.string(), bytes.size(),
+                            offset, leaf.bytes));
   }
   write_all_at(file_.get(), leaf.offset + offset, bytes, temporary_);
   put_ += bytes.size();
@@ -33,7 +34,8 @@ void PacketFileWriter::put(const Code& leaf, std::uint64_t offset, std::span<con
 }
 
 // Groups usually come in layout order; then the checksum is done while the bytes are still in the cache.
-void PacketFileWriter::hash_while_in_order(std::uint64_t leaf_offset, std::uint64_t offset, std::span<const std::byte> bytes) {
+void PacketFileWriter::hash_while_in_order(std::uint64_t leaf_offset, std::uint64_t offset,
+                                           std::span<const std::byte> bytes) {
   static constexpr std::array<std::byte, kPacketAlignment> kZeros{};
   const auto& leaves = plan_.leaves();
   while (next_leaf_ < leaves.size() && leaves[next_leaf_]->bytes == in_leaf_) {  // done, or empty
@@ -51,8 +53,9 @@ PacketFile PacketFileWriter::finish() {
   std::uint64_t expected = 0;
   for (const auto* leaf : plan_.leaves()) expected += leaf->bytes;
   if (put_ != expected) {
-    throw Error(fmt::format("{}: {} of {} bytes were written; an aggregator must put every member of every group exactly once",
-                            final_name_.string(), put_, expected));
+    throw Error(
+        fmt::format("{}: {} of {} bytes were written; an aggregator must put every member of every group exactly once",
+                    final_name_.string(), put_, expected));
   }
   const auto size = plan_.total_bytes();
   if (ftruncate(file_.get(), static_cast<off_t>(size)) != 0) throw_errno("set the length of", temporary_);

@@ -38,10 +38,10 @@ class PacketFileWriter {
   PacketPlan plan_;
   FileDescriptor file_;
   RunningChecksum checksum_;
-  std::uint64_t hashed_ = 0;     // the prefix that the running checksum covers
-  std::size_t next_leaf_ = 0;    // where that prefix ends: in this leaf,
-  std::uint64_t in_leaf_ = 0;    // after so many of its bytes
-  std::uint64_t put_ = 0;        // leaf bytes written so far
+  std::uint64_t hashed_ = 0;   // the prefix that the running checksum covers
+  std::size_t next_leaf_ = 0;  // where that prefix ends: in this leaf,
+  std::uint64_t in_leaf_ = 0;  // after so many of its bytes
+  std::uint64_t put_ = 0;      // leaf bytes written so far
   bool finished_ = false;
 };
 

@@ -51,8 +51,10 @@ EncodedUpdate encode_update(const WorkOrder& order, std::vector<at::Tensor> delt
   for (std::size_t i = 0; i < deltas.size(); ++i) {
     const auto one = squared_norm(deltas[i]);
     if (!one.all_finite()) {
-      throw Error(fmt::format("training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, or clip "
-                              "gradients (max_grad_norm)", channel.layout.tensors[i].name));
+      throw Error(fmt::format(
+          "training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, or clip "
+          "gradients (max_grad_norm)",
+          channel.layout.tensors[i].name));
     }
     norm += one;
   }
@@ -90,7 +92,8 @@ Screened screen_upload(const std::filesystem::path& packet, const WorkOrder& ord
     if (auto why = difference(*held, channel.layout)) throw Error(*why);
     SquaredNorm norm;
     for (Index i = 0; i < held->entries.size(); ++i) {
-      const auto delta = codecs.decode(view, held->entries[i].code, channel.layout.tensors[i], tensor_seed(common_seed, channel.name, i));
+      const auto delta = codecs.decode(view, held->entries[i].code, channel.layout.tensors[i],
+                                       tensor_seed(common_seed, channel.name, i));
       const auto one = squared_norm(delta);
       if (!one.all_finite()) throw Error(fmt::format("{} is not finite (NaN or infinity)", held->entries[i].name));
       norm += one;

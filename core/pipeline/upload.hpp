@@ -21,7 +21,8 @@ class EncodedUpdate {
   // deltas: the tensors of the "adapter" channel in layout order; raw ones are kept, not copied.
   EncodedUpdate(const WorkOrder&, std::vector<EncodedTensor>);
   std::uint64_t size() const { return plan_.total_bytes(); }
-  void stream(const ByteSink&) const;  // the packet's bytes, in order; they stay where they are for the life of this object
+  void stream(
+      const ByteSink&) const;  // the packet's bytes, in order; they stay where they are for the life of this object
   double norm_before_clip = 0, clip_factor = 1;
 
  private:
@@ -46,6 +47,7 @@ struct Screened {
   double clip_factor = 1;  // the fold multiplies by it
 };
 // Reads the whole upload once. Bad packets are a verdict, never an exception; disk errors are Error.
-Screened screen_upload(const std::filesystem::path& packet, const WorkOrder&, const CodecChain&, std::uint64_t common_seed);
+Screened screen_upload(const std::filesystem::path& packet, const WorkOrder&, const CodecChain&,
+                       std::uint64_t common_seed);
 
 }  // namespace hansa::pipeline

@@ -30,7 +30,9 @@ WorkOrder order_of(double clip_bound = std::numeric_limits<double>::infinity()) 
   order.clip_bound = clip_bound;
   return order;
 }
-std::vector<at::Tensor> deltas_of(float value) { return {at::full({3, 4}, value), at::full({13}, value)}; }  // norm 5 · value
+std::vector<at::Tensor> deltas_of(float value) {
+  return {at::full({3, 4}, value), at::full({13}, value)};
+}  // norm 5 · value
 
 class NoNoise final : public SecureRng {
  public:
@@ -68,7 +70,8 @@ struct Node {
 
 std::string bytes_of_update(const EncodedUpdate& update) {
   std::string bytes;
-  update.stream([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); });
+  update.stream(
+      [&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); });
   CHECK(bytes.size() == update.size());
   return bytes;
 }
@@ -78,12 +81,14 @@ struct Coordinator {
   CodecChain codecs;
   Screened screen(const WorkOrder& order, std::string_view bytes) {
     const auto path = folder.path() / "upload";
-    std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path, std::ios::binary | std::ios::trunc)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     return screen_upload(path, order, codecs, common_seed(1, 7));
   }
 };
 
-std::string packet_of(const std::vector<std::pair<std::string, at::Tensor>>& tensors, std::string channel = std::string(kAdapterChannel)) {
+std::string packet_of(const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                      std::string channel = std::string(kAdapterChannel)) {
   PacketContents contents;
   contents.channels.push_back({std::move(channel), {}});
   for (const auto& [name, tensor] : tensors) {
@@ -91,7 +96,9 @@ std::string packet_of(const std::vector<std::pair<std::string, at::Tensor>>& ten
   }
   const PacketPlan plan(contents);
   std::string bytes;
-  PacketWriter writer(plan, [&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); });
+  PacketWriter writer(plan, [&](std::span<const std::byte> part) {
+    bytes.append(reinterpret_cast<const char*>(part.data()), part.size());
+  });
   for (const auto& [name, tensor] : tensors) writer.write(hansa::bytes_of(tensor));
   writer.finish();
   return bytes;
@@ -173,7 +180,8 @@ TEST_CASE("a NaN or an infinity that arrives is refused by name") {
 TEST_CASE("the largest finite values do not overflow the norm") {
   Coordinator coordinator;
   const auto most = std::numeric_limits<float>::max();
-  const auto verdict = coordinator.screen(order_of(1), packet_of({{"a", at::full({3, 4}, most)}, {"b", at::full({13}, most)}}));
+  const auto verdict =
+      coordinator.screen(order_of(1), packet_of({{"a", at::full({3, 4}, most)}, {"b", at::full({13}, most)}}));
   CHECK(verdict.accepted);
   CHECK(verdict.clip_factor * verdict.norm == Approx(1));
 }
@@ -188,7 +196,8 @@ TEST_CASE("an upload of another layout is refused with the first difference") {
   };
   CHECK_THAT(reason(packet_of({{"a", a}})), Catch::Contains("1 tensors where 2 belong") && Catch::Contains("'b'"));
   CHECK_THAT(reason(packet_of({{"a", a}, {"c", b}})), Catch::Contains("'c' where 'b' belongs"));
-  CHECK_THAT(reason(packet_of({{"a", at::zeros({4, 3})}, {"b", b}})), Catch::Contains("shape [4, 3] where [3, 4] belongs"));
+  CHECK_THAT(reason(packet_of({{"a", at::zeros({4, 3})}, {"b", b}})),
+             Catch::Contains("shape [4, 3] where [3, 4] belongs"));
   CHECK_THAT(reason(packet_of({{"a", a.to(at::kHalf)}, {"b", b}})), Catch::Contains("f16 where f32 belongs"));
   CHECK_THAT(reason(packet_of({{"a", a}, {"b", b}}, "other")), Catch::Contains("no channel 'adapter'"));
   const Seeded seeded;
@@ -203,7 +212,8 @@ TEST_CASE("bytes that are no packet, or only a part of one, are a verdict and no
   CHECK_FALSE(coordinator.screen(order_of(), "").accepted);
   CHECK_FALSE(coordinator.screen(order_of(), "hello").accepted);
   CHECK_THAT(coordinator.screen(order_of(), whole.substr(0, whole.size() - 4)).reason, Catch::Contains("truncated"));
-  for (std::size_t size = 0; size < whole.size(); size += 7) CHECK_FALSE(coordinator.screen(order_of(), whole.substr(0, size)).accepted);
+  for (std::size_t size = 0; size < whole.size(); size += 7)
+    CHECK_FALSE(coordinator.screen(order_of(), whole.substr(0, size)).accepted);
   CHECK_FALSE(coordinator.screen(order_of(), whole + "more").accepted);
 }
 

@@ -28,12 +28,14 @@ Layout layout_from(const json& from) {
   for (const auto& tensor : from.at("tensors")) {
     const auto dtype = tensor.at("dtype").get<int>();
     if (dtype < 0 || dtype > static_cast<int>(DType::i64)) throw Error(fmt::format("unknown dtype {}", dtype));
-    layout.tensors.push_back({tensor.at("name"), static_cast<DType>(dtype), tensor.at("shape").get<std::vector<std::int64_t>>()});
+    layout.tensors.push_back(
+        {tensor.at("name"), static_cast<DType>(dtype), tensor.at("shape").get<std::vector<std::int64_t>>()});
   }
   for (const auto& group : from.at("groups")) {
     layout.groups.push_back({group.at("kind"), group.at("members").get<std::vector<Index>>(), group.at("scale")});
     for (auto member : layout.groups.back().members) {
-      if (member >= layout.tensors.size()) throw Error(fmt::format("a group names tensor {} of {}", member, layout.tensors.size()));
+      if (member >= layout.tensors.size())
+        throw Error(fmt::format("a group names tensor {} of {}", member, layout.tensors.size()));
     }
   }
   return layout;
@@ -42,15 +44,19 @@ Layout layout_from(const json& from) {
 json channels_json(const std::vector<Channel>& channels) {
   json list = json::array();
   for (const auto& channel : channels) {
-    list.push_back({{"name", channel.name}, {"layout", layout_json(channel.layout)}, {"carry", static_cast<int>(channel.carry)},
-                    {"keep", static_cast<int>(channel.keep)}, {"for_trainer", channel.for_trainer}});
+    list.push_back({{"name", channel.name},
+                    {"layout", layout_json(channel.layout)},
+                    {"carry", static_cast<int>(channel.carry)},
+                    {"keep", static_cast<int>(channel.keep)},
+                    {"for_trainer", channel.for_trainer}});
   }
   return list;
 }
 std::vector<Channel> channels_from(const json& from) {
   std::vector<Channel> channels;
   for (const auto& channel : from) {
-    channels.push_back({channel.at("name"), layout_from(channel.at("layout")), static_cast<Carry>(channel.at("carry").get<int>()),
+    channels.push_back({channel.at("name"), layout_from(channel.at("layout")),
+                        static_cast<Carry>(channel.at("carry").get<int>()),
                         static_cast<Keep>(channel.at("keep").get<int>()), channel.at("for_trainer")});
   }
   return channels;
@@ -94,11 +100,14 @@ WorkOrder work_order_from_json(std::string_view text) {
     if (from.contains("clip_bound")) order.clip_bound = from.at("clip_bound");
     return order;
   } catch (const json::exception& bad) {
-    throw Error(fmt::format("the coordinator's work order cannot be read ({}): are both sides the same version of hansa?", bad.what()));
+    throw Error(fmt::format(
+        "the coordinator's work order cannot be read ({}): are both sides the same version of hansa?", bad.what()));
   }
 }
 
-std::uint64_t common_seed(std::uint64_t run_seed, Round round) { return derive_seed(run_seed, "codec, common", {round}); }
+std::uint64_t common_seed(std::uint64_t run_seed, Round round) {
+  return derive_seed(run_seed, "codec, common", {round});
+}
 std::uint64_t own_seed(std::uint64_t run_seed, Round round, NodeId node) {
   return derive_seed(run_seed, "codec, own", {round, node});
 }

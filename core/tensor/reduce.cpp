@@ -6,7 +6,8 @@
 
 // The widest registers of the machine that runs; the result is the same for each. (Sanitisers are not up yet when the choice
 // is made.)
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
 #define HANSA_WIDE __attribute__((target_clones("avx512f", "avx2,fma", "default")))
 #else
 #define HANSA_WIDE
