@@ -125,7 +125,7 @@ class Federation {  // the processes of one run
         nodes_.erase(found);
         continue;
       }
-      if (*code < 128) {
+      if (*code < 128 && *code != kExitStopped) {  // stopped by a signal of its own: started again, as a killed one is
         return fmt::format("node '{}' ended with code {}; its log is {}", node.name, *code, log_of(node.name).string());
       }
       if (++restarts_[node.name] > kNodeRestarts) {

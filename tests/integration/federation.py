@@ -170,7 +170,7 @@ def kill(pid):
         return False
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     """Polls, because what is waited for happens in another process; fails loudly."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

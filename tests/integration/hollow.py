@@ -29,6 +29,7 @@ elements = {elements}
 use = "nothing"
 [aggregator]
 use = "fedavg"
+weighting = "uniform"
 [train]
 threads = 1
 {extra}

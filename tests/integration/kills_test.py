@@ -1,9 +1,10 @@
 """SIGKILL in every stage, at seeded moments: nothing is lost, nothing is done twice, the bits are those of an undisturbed run."""
 
+import csv
 import hashlib
 import random
 
-from federation import NOISE, a_moment, children, journal, kill, last_version, tensor_bytes, wait_for
+from federation import NOISE, a_moment, children, events, journal, kill, last_version, tensor_bytes, wait_for
 from hollow import hollow_config
 
 # Kinds of journal records: a stage is what follows one.
@@ -46,6 +47,17 @@ def resume_under_kills(federation, name, kills, dice, process="coordinator", che
             assert killed and "hansa run --resume" in output, output
 
 
+def assert_written_once(run_dir):
+    """Logs say each thing once, however often the round was begun again."""
+    told = events(run_dir)
+    assert [event["round"] for event in told if event["event"] == "round_released"] == [1, 2, 3, 4, 5, 6]
+    assert [event["epoch"] for event in told if event["event"] == "evaluated"] == [0, 2, 4, 6]
+    assert [event["event"] for event in told].count("run_finished") == 1
+    with open(run_dir / "metrics.csv") as file:
+        rows = [(row["round"], row["node"], row["metric"]) for row in csv.DictReader(file)]
+    assert len(rows) == len(set(rows)), [row for row in rows if rows.count(row) > 1]
+
+
 def test_a_coordinator_killed_in_any_stage_goes_on_with_the_same_bits(federation, hansa):
     fed = federation(rounds=6)
     fed.run("undisturbed")
@@ -54,6 +66,7 @@ def test_a_coordinator_killed_in_any_stage_goes_on_with_the_same_bits(federation
     assert finished
     for _, run_dir in finished:
         assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
+        assert_written_once(run_dir)
 
 
 def test_nodes_killed_in_any_stage_are_started_again_and_give_the_same_bits(federation, hansa):

@@ -23,16 +23,16 @@ class Process:
     def text(self):
         return self.log.read_text(errors="replace")
 
-    def says(self, words, seconds=60):
+    def says(self, words, seconds=120):
         wait_for(lambda: words in self.text or self.popen.poll() is not None, seconds)
         assert words in self.text, self.text
 
-    def ends(self, seconds=60):
+    def ends(self, seconds=120):
         return self.popen.wait(timeout=seconds)
 
     def kill(self, number=signal.SIGKILL):
         self.popen.send_signal(number)
-        return self.popen.wait(timeout=60)
+        return self.popen.wait(timeout=120)
 
 
 class Operator:

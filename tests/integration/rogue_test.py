@@ -1,10 +1,11 @@
 """Nodes that send what they must not, or nothing, or are not who they should be: refused with a sentence, and nothing is lost."""
 
 import hashlib
+import socket
 import struct
 
 import pytest
-from federation import events, journal, last_version, tensor_bytes
+from federation import events, journal, last_version, tensor_bytes, wait_for
 from hollow import hollow_config
 from processes import address_of, hello
 
@@ -21,9 +22,9 @@ def field(hansa, build_dir, tmp_path, operator):
     """A coordinator with two honest nodes and the seat of a third, which each test fills."""
 
     class Field:
-        def start(self, rounds, extra="", takes="0s"):
+        def start(self, rounds, extra="", takes="0s", value=0.001):
             self.config = hollow_config(tmp_path / "field", build_dir, rounds=rounds, nodes=3, tensors=TENSORS, elements=ELEMENTS, extra=extra,
-                                        trainer=f'use = "constant"\ntakes = "{takes}"')
+                                        trainer=f'use = "constant"\ntakes = "{takes}"\nvalue = {value}')
             self.model = tmp_path / "field" / "model"
             self.base = hashlib.sha256((self.model / "config.json").read_bytes()).hexdigest()
             self.run_dir = tmp_path / "run"
@@ -67,14 +68,58 @@ def test_each_mischief_is_refused_by_name_and_the_run_goes_on_without_it(field, 
     assert cohorts == [2] * 4 + [3, 2] + [3] * 4
 
 
-def test_a_node_that_joins_and_says_nothing_loses_its_slot_and_the_round_closes(field, operator, rogue, hansa, tmp_path):
-    field.start(rounds=2, extra='[network]\nlease_seconds = 1\nheartbeat_seconds = 0.2\n')
+LEASE = "[network]\nlease_seconds = 1\nheartbeat_seconds = 0.2\n"
+DEADLINE = '[round_policy]\nuse = "sync"\ndeadline = "1500ms"\nmin_cohort = 2\n'
+
+
+@pytest.mark.parametrize("limit", [LEASE, DEADLINE], ids=["lease", "deadline"])
+def test_a_node_that_joins_and_says_nothing_is_not_waited_for(field, operator, rogue, hansa, tmp_path, limit):
+    field.start(rounds=2, extra=limit)
+    quiet = operator.start("rogue", rogue, field.address, hello(hansa, tmp_path, "node-02", field.base), "silent")
+    field.honest("node-00", "node-01")
+    quiet.says("silent")
+    wait_for(lambda: [record for record in journal(field.run_dir) if record["type"] == "released"])
+    quiet.popen.stdin.write(b"go on\n")
+    quiet.popen.stdin.flush()
+    quiet.says("silent, then late: fault 3")  # a stale round: the late upload changes nothing
+    assert field.coordinator.ends() == 0, field.coordinator.text
+    cohorts = [len(record["cohort"]) for record in journal(field.run_dir) if record["type"] == "closed"]
+    assert cohorts[0] == 2 and len(cohorts) == 2
+
+
+def test_too_small_a_cohort_fails_with_a_sentence_and_resumes_when_the_node_is_back(field, operator, rogue, hansa, tmp_path):
+    field.start(rounds=1, extra=LEASE + '[round_policy]\nuse = "sync"\nmin_cohort = 3\n')
+    quiet = operator.start("rogue", rogue, field.address, hello(hansa, tmp_path, "node-02", field.base), "silent,silent,silent")
+    field.honest("node-00", "node-01")
+    assert field.coordinator.ends() == 1
+    assert "round 1 failed 3 times" in field.coordinator.text and "2 of 3 nodes delivered" in field.coordinator.text
+    quiet.kill()
+    again = operator.coordinator(field.run_dir / "config.toml", field.run_dir, "--resume", "--listen", field.address, name="again")
+    field.honest("node-02")
+    assert again.ends() == 0, again.text
+
+
+def test_a_connection_that_never_speaks_is_closed_and_disturbs_nobody(field):
+    field.start(rounds=1)
+    host, port = field.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as mute, socket.create_connection((host, int(port))) as noisy:
+        noisy.sendall(bytes(range(256)) * 64)
+        mute.settimeout(30)
+        assert mute.recv(1) == b""
+    field.honest("node-00", "node-01", "node-02")
+    assert field.coordinator.ends() == 0, field.coordinator.text
+
+
+def test_central_dp_divides_by_the_planned_cohort_not_by_who_came(field, operator, rogue, hansa, tmp_path):
+    noise = '[privacy]\nuse = "gaussian"\nclipping_norm = 2.0\nnoise_multiplier = 0.001\n'
+    field.start(rounds=1, extra=noise + LEASE, value=0.1)  # so the noise is far smaller than what is looked for
     quiet = operator.start("rogue", rogue, field.address, hello(hansa, tmp_path, "node-02", field.base), "silent")
     field.honest("node-00", "node-01")
     quiet.says("silent")
     assert field.coordinator.ends() == 0, field.coordinator.text
-    cohorts = [len(record["cohort"]) for record in journal(field.run_dir) if record["type"] == "closed"]
-    assert cohorts == [2, 2]
+    all_values = values(hansa, field.run_dir)
+    assert len(all_values) == TENSORS * ELEMENTS  # noise on each
+    assert sum(all_values) / len(all_values) == pytest.approx(0.1 * 2 / 3, abs=0.001)
 
 
 @pytest.mark.parametrize(("change", "sentence"), [

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import pytest
 from federation import NOISE, last_version, tensor_bytes
 
 
@@ -14,6 +15,17 @@ def test_two_runs_over_processes_and_a_simulation_give_the_same_bits(federation,
     first = tensor_bytes(hansa.program, last_version(fed.run_dir("first")))
     assert first == tensor_bytes(hansa.program, last_version(fed.run_dir("second")))
     assert first == tensor_bytes(hansa.program, last_version(fed.run_dir("simulated")))
+
+
+@pytest.mark.parametrize("setting", ["model.compute=bf16", "adapter.dropout=0.1"])
+def test_processes_and_simulation_agree_also_with(federation, hansa, setting):
+    fed = federation(rounds=2)
+    fed.run("processes", "--set", setting)
+    fed.run("simulated", "--set", setting, config=fed.simulation)
+    fed.run("plain", config=fed.simulation)
+    processes = tensor_bytes(hansa.program, last_version(fed.run_dir("processes")))
+    assert processes == tensor_bytes(hansa.program, last_version(fed.run_dir("simulated")))
+    assert processes != tensor_bytes(hansa.program, last_version(fed.run_dir("plain")))
 
 
 def test_the_run_directory_is_whole(federation):
@@ -77,13 +89,17 @@ def test_local_only_baselines_are_trained_and_measured(federation):
     assert "sample after:" in done.stdout
 
 
-def test_private_runs_write_nothing_about_single_nodes(federation):
-    fed = federation(rounds=2, privacy=NOISE)
-    fed.run("run", config=fed.simulation)
+@pytest.mark.parametrize("mode", ["processes", "simulation"])
+def test_private_runs_write_nothing_about_single_nodes(federation, mode):
+    fed = federation(rounds=2, privacy=NOISE, extra='[selector]\nuse = "poisson"\nrate = 0.7\n')
+    fed.run("run", config=fed.simulation if mode == "simulation" else fed.config)
     directory = fed.run_dir("run")
+    for secret in ("journal", "ledger", "secrets", "spool", "secrets/tokens"):
+        assert (directory / secret).stat().st_mode & 0o077 == 0, secret
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["epsilon"] > 0
-    for name in ("events.jsonl", "metrics.csv"):
+    exported = [path.relative_to(directory) for path in (directory / "adapter").iterdir() if path.suffix == ".json"]
+    for name in ("events.jsonl", "metrics.csv", "manifest.json", *exported):
         text = (directory / name).read_text()
         for silo in ("de", "it", "pl"):
             assert f'"{silo}"' not in text and f",{silo}," not in text, name
