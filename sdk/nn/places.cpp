@@ -61,7 +61,6 @@ void check(const Module& module, const Replace& replace) {
   if (!module.bias && replace.bias.defined())
     throw Error(fmt::format("injection into '{}': the module has no bias to replace", module.name));
 }
-void check(const Module&, const std::monostate&) {}
 
 }  // namespace
 
