@@ -23,7 +23,7 @@ import fortunes
 
 SEED = "hansa quickstart 1"
 HELDOUT_SHARE, HELDOUT_BYTES = 0.05, 40_000  # of each language; the cap keeps evaluation quick
-CLIENTS_PER_SILO, CLIENT_BYTES = 300, 2_000  # virtual clients; each takes documents until it has this much
+CLIENTS_PER_SILO, CLIENT_BYTES = 300, 600  # virtual clients; each takes documents until it has this much
 VOCABULARY = 2048
 END_OF_TEXT = "<|endoftext|>"  # the first special token: id 0
 PUBLIC, *SILOS = fortunes.LANGUAGES
