@@ -38,9 +38,9 @@ def run(step, *command):
 
 
 def base_key():
-    """What the base model hangs on: the data (by its manifest), the model's configuration, the run's."""
+    """What the base model hangs on: the public text, the model's configuration, the run's. Not the silos' text."""
     digest = hashlib.sha256()
-    for path in (STATE / "data" / "manifest.json", *sorted((STATE / "base-config").iterdir()), BASE_CONFIG):
+    for path in (STATE / "data" / "en" / "train.txt", *sorted((STATE / "base-config").iterdir()), BASE_CONFIG):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
