@@ -17,7 +17,8 @@ namespace hansa {
 namespace {
 
 void write_initial_in_child(const PipelineRequest& request, const std::filesystem::path& out) {
-  std::vector<std::string> arguments{this_program().string(), "initial-version", request.file.string(), "--out", out.string()};
+  std::vector<std::string> arguments{this_program().string(), "initial-version", request.file.string(), "--out",
+                                     out.string()};
   for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
   ChildProcess child(std::move(arguments), {});
@@ -39,15 +40,18 @@ int coordinator_command(const CoordinatorOptions& options) {
   std::unique_ptr<node::Worker> worker;  // only where the coordinator has held-out text of its own
   if (!opened->spec.evaluation.sets.empty()) {
     own_evaluation = [&](const std::filesystem::path& version, const config::EvaluationSection::Set& set) {
-      if (!worker) worker = std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}});
+      if (!worker)
+        worker = std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}});
       worker->load(version);
       return worker->evaluate(set.data);
     };
   }
-  Coordination coordination({*opened, options.run_dir, options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, stop,
+  Coordination coordination({*opened, options.run_dir,
+                             options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, stop,
                              [&](const auto& out) { write_initial_in_child(options.pipeline, out); }, own_evaluation});
-  wire::Server server(coordination.engine(), {options.listen.empty() ? opened->spec.network.listen : options.listen,
-                                              options.insecure_plaintext ? wire::Exposure::PlaintextAnywhere : wire::Exposure::LocalOnly});
+  wire::Server server(coordination.engine(),
+                      {options.listen.empty() ? opened->spec.network.listen : options.listen,
+                       options.insecure_plaintext ? wire::Exposure::PlaintextAnywhere : wire::Exposure::LocalOnly});
   const auto address = options.run_dir / "address";
   write_file_atomically(address, server.address() + "\n", Durability::Process);
   const auto result = coordination.run();
@@ -66,7 +70,8 @@ int initial_version_command(const PipelineRequest& request, const std::filesyste
   const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
-  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  node::Worker worker(opened->spec, *opened->registry,
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
   worker.write_initial(out, Durability::Power);
   return 0;
 }

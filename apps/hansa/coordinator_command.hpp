@@ -8,9 +8,9 @@
 namespace hansa {
 
 struct CoordinatorOptions {
-  PipelineRequest pipeline;        // the file is config.toml of the run directory when resuming
+  PipelineRequest pipeline;  // the file is config.toml of the run directory when resuming
   std::filesystem::path run_dir;
-  std::string listen;              // "": the file's
+  std::string listen;  // "": the file's
   bool resume = false;
   bool insecure_plaintext = false;
   Warnings warnings = Warnings::Shown;

@@ -81,7 +81,8 @@ TEST_CASE("a seed fixes the text, and frequencies follow temperature and top-p")
   auto counts = [&](double temperature, double top_p) {
     std::map<char, double> found;
     for (std::uint64_t seed = 0; seed < 300; ++seed)
-      for (char c : generate(model, Bytes(), "", {.max_tokens = 10, .temperature = temperature, .top_p = top_p, .seed = seed}))
+      for (char c :
+           generate(model, Bytes(), "", {.max_tokens = 10, .temperature = temperature, .top_p = top_p, .seed = seed}))
         found[c] += 1.0 / 3000;
     return found;
   };
@@ -100,6 +101,7 @@ TEST_CASE("text is given out in whole characters") {
     logits[made < umlaut.size() ? static_cast<unsigned char>(umlaut[made]) : 0] = 0;
   });
   std::vector<std::string> pieces;
-  CHECK(generate(model, Bytes(), "x", {.temperature = 0}, [&](std::string_view piece) { pieces.emplace_back(piece); }) == umlaut);
+  CHECK(generate(model, Bytes(), "x", {.temperature = 0},
+                 [&](std::string_view piece) { pieces.emplace_back(piece); }) == umlaut);
   CHECK(pieces == std::vector<std::string>{umlaut});
 }

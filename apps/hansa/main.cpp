@@ -4,9 +4,9 @@
 
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "check_command.hpp"
 #include "coordinator_command.hpp"
@@ -37,11 +37,13 @@ struct Commands {  // parsed options of every command; the one that was chosen i
 
 void add_pipeline_options(CLI::App& command, PipelineRequest& request) {
   command.add_option("--set", request.set, "Override a value: a.b=c (repeatable)")->allow_extra_args(false);
-  command.add_option("--plugin-path", request.plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+  command.add_option("--plugin-path", request.plugin_path, "Folder or file with plugins (repeatable)")
+      ->allow_extra_args(false);
 }
 
 CLI::App* add_run(CLI::App& program, Commands& all) {
-  auto* run = program.add_subcommand("run", "Run a whole federation: a simulation, or coordinator and nodes as local processes");
+  auto* run = program.add_subcommand(
+      "run", "Run a whole federation: a simulation, or coordinator and nodes as local processes");
   run->add_option("config", all.run.pipeline.file, "Pipeline file (TOML)");
   run->add_option("--run-dir", all.run.run_dir, "Where everything of the run goes (default: runs/<name>-<time>)");
   run->add_option("--resume", all.resume_dir, "Go on with the run in this directory");
@@ -51,12 +53,15 @@ CLI::App* add_run(CLI::App& program, Commands& all) {
 }
 
 CLI::App* add_coordinator(CLI::App& program, Commands& all) {
-  auto* coordinator = program.add_subcommand("coordinator", "Coordinate a run; nodes join from other processes or machines");
+  auto* coordinator =
+      program.add_subcommand("coordinator", "Coordinate a run; nodes join from other processes or machines");
   coordinator->add_option("config", all.coordinator.pipeline.file, "Pipeline file (TOML)")->required();
   coordinator->add_option("--run-dir", all.coordinator.run_dir, "Where everything of the run goes")->required();
-  coordinator->add_option("--listen", all.coordinator.listen, "host:port or unix:PATH (default: the file's [network] listen)");
+  coordinator->add_option("--listen", all.coordinator.listen,
+                          "host:port or unix:PATH (default: the file's [network] listen)");
   coordinator->add_flag("--resume", all.coordinator.resume, "Go on with the run in --run-dir");
-  coordinator->add_flag("--insecure-plaintext", all.coordinator.insecure_plaintext, "Listen beyond loopback although nothing is encrypted");
+  coordinator->add_flag("--insecure-plaintext", all.coordinator.insecure_plaintext,
+                        "Listen beyond loopback although nothing is encrypted");
   coordinator->add_flag("--die-with-parent", all.die_with_parent)->group("");
   add_pipeline_options(*coordinator, all.coordinator.pipeline);
   return coordinator;
@@ -67,28 +72,38 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   auto* command = program.add_subcommand("node", "Train one silo for a coordinator");
   command->add_option("--connect", node.connect, "The coordinator: host:port or unix:PATH")->required();
   command->add_option("--name", node.name, "This node's name, as in the run's [[node]]")->required();
-  command->add_option("--data", node.data, "The silo: what is trained on; it stays here")->required()->check(CLI::ExistingPath);
+  command->add_option("--data", node.data, "The silo: what is trained on; it stays here")
+      ->required()
+      ->check(CLI::ExistingPath);
   command->add_option("--heldout", node.heldout, "Text that is only measured")->check(CLI::ExistingPath);
-  command->add_option("--model", node.model, "The base: a Hugging Face directory")->required()->check(CLI::ExistingDirectory);
+  command->add_option("--model", node.model, "The base: a Hugging Face directory")
+      ->required()
+      ->check(CLI::ExistingDirectory);
   command->add_option("--state", node.state, "Folder for what the node keeps between rounds")->required();
-  command->add_option("--plugin-path", node.plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
-  command->add_option("--give-up-after", node.give_up_after, "Seconds without a coordinator before giving up (0: never)");
-  command->add_flag("--insecure-plaintext", node.insecure_plaintext, "Connect beyond loopback although nothing is encrypted");
+  command->add_option("--plugin-path", node.plugin_path, "Folder or file with plugins (repeatable)")
+      ->allow_extra_args(false);
+  command->add_option("--give-up-after", node.give_up_after,
+                      "Seconds without a coordinator before giving up (0: never)");
+  command->add_flag("--insecure-plaintext", node.insecure_plaintext,
+                    "Connect beyond loopback although nothing is encrypted");
   command->add_flag("--die-with-parent", all.die_with_parent)->group("");
   return command;
 }
 
 CLI::App* add_check(CLI::App& program, Commands& all) {
-  auto* check = program.add_subcommand("check", "Say everything that is wrong with a pipeline file before anything runs");
+  auto* check =
+      program.add_subcommand("check", "Say everything that is wrong with a pipeline file before anything runs");
   check->add_option("config", all.check.pipeline.file, "Pipeline file (TOML)")->required();
-  check->add_flag("--explain", all.check.explain, "Also print every value and where it comes from, bytes, memory and disk");
+  check->add_flag("--explain", all.check.explain,
+                  "Also print every value and where it comes from, bytes, memory and disk");
   check->add_flag("--json", all.check.json, "One JSON object instead of text");
   add_pipeline_options(*check, all.check.pipeline);
   return check;
 }
 
 int run(int argc, char** argv) {
-  CLI::App program{"Hansa federates the fine-tuning of language models: silos train one model, no silo's text leaves it.", "hansa"};
+  CLI::App program{
+      "Hansa federates the fine-tuning of language models: silos train one model, no silo's text leaves it.", "hansa"};
   program.set_version_flag("--version", build_text());
   program.require_subcommand(1);
   Commands all;

@@ -7,8 +7,8 @@
 #include <iostream>
 #include <numbers>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <hf/checkpoint_writer.hpp>
 #include <hf/safetensors.hpp>
 #include <hf/tensors.hpp>
@@ -36,8 +36,8 @@ struct ModelCommands::Options {
   std::string prompt, compute = "f32", source;
   GenerateOptions generate;
   bool json = false, merged = false, decode = false;
-  CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr, *tokens_app = nullptr,
-           *layout_app = nullptr;
+  CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr,
+           *tokens_app = nullptr, *layout_app = nullptr;
 
   void add_model(CLI::App& app) {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
@@ -47,7 +47,8 @@ struct ModelCommands::Options {
   }
   void scan(StrategyRegistry& registry) const { registry.scan(search_paths(plugin_path, {})); }
   ModelSession open(const StrategyRegistry& registry) const {
-    return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter), compute == "bf16" ? DType::bf16 : DType::f32);
+    return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
+                      compute == "bf16" ? DType::bf16 : DType::f32);
   }
 
   int run_generate() const;
@@ -60,12 +61,15 @@ struct ModelCommands::Options {
 
 ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Options>()) {
   auto& o = *options_;
-  auto* generate = o.generate_app = program.add_subcommand("generate", "Continue a text with a model, with or without an adapter");
+  auto* generate = o.generate_app =
+      program.add_subcommand("generate", "Continue a text with a model, with or without an adapter");
   o.add_model(*generate);
   generate->add_option("--prompt", o.prompt, "The text to continue")->required();
   generate->add_option("--max-tokens", o.generate.max_tokens, "At most so many new tokens")->check(CLI::PositiveNumber);
-  generate->add_option("--temperature", o.generate.temperature, "0: always the likeliest token")->check(CLI::NonNegativeNumber);
-  generate->add_option("--top-p", o.generate.top_p, "Sample among the likeliest tokens with this probability together")->check(CLI::Range(0.0, 1.0));
+  generate->add_option("--temperature", o.generate.temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--top-p", o.generate.top_p, "Sample among the likeliest tokens with this probability together")
+      ->check(CLI::Range(0.0, 1.0));
   generate->add_option("--seed", o.generate.seed, "The same seed gives the same text");
 
   auto* eval = o.eval_app = program.add_subcommand("eval", "Measure a model on text: loss, perplexity, bits per byte");
@@ -74,21 +78,27 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   eval->add_option("--source", o.source, "The data source plugin that reads it (default: the first there is)");
   eval->add_flag("--json", o.json, "One JSON object instead of text");
 
-  auto* exporting = o.export_app = program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
+  auto* exporting = o.export_app =
+      program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
   exporting->add_option("--run", o.run, "A run directory")->required()->check(CLI::ExistingDirectory);
   exporting->add_option("--out", o.out, "A new directory")->required();
   exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
-  exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+  exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")
+      ->allow_extra_args(false);
 
   auto* inspect = program.add_subcommand("inspect", "Look inside: logits, tokens, layouts")->require_subcommand(1);
   auto* logits = o.logits_app = inspect->add_subcommand("logits", "Logits of token rows, as safetensors");
   o.add_model(*logits);
-  logits->add_option("--tokens", o.tokens, "JSON: a list of equally long lists of ids")->required()->check(CLI::ExistingFile);
+  logits->add_option("--tokens", o.tokens, "JSON: a list of equally long lists of ids")
+      ->required()
+      ->check(CLI::ExistingFile);
   logits->add_option("--out", o.out, "Gets the tensor `logits`, fp32, batch x length x vocabulary")->required();
-  auto* tokens = o.tokens_app = inspect->add_subcommand("tokens", "JSON strings in, JSON lists of ids out, line by line");
+  auto* tokens = o.tokens_app =
+      inspect->add_subcommand("tokens", "JSON strings in, JSON lists of ids out, line by line");
   tokens->add_option("--model", o.model, "A directory with a tokenizer")->required()->check(CLI::ExistingDirectory);
   tokens->add_flag("--decode", o.decode, "The other way round");
-  auto* layout = o.layout_app = inspect->add_subcommand("layout", "The tensors of a version file, an upload or a safetensors file");
+  auto* layout = o.layout_app =
+      inspect->add_subcommand("layout", "The tensors of a version file, an upload or a safetensors file");
   layout->add_option("file", o.file, "The file")->required()->check(CLI::ExistingFile);
   layout->add_flag("--json", o.json, "JSON instead of text");
 }
@@ -119,7 +129,8 @@ int ModelCommands::Options::run_generate() const {
   scan(registry);
   const auto session = open(registry);
   std::cout << prompt << std::flush;
-  hansa::generate(*session.model, session.require_tokenizer(model), prompt, generate, [](std::string_view piece) { std::cout << piece << std::flush; });
+  hansa::generate(*session.model, session.require_tokenizer(model), prompt, generate,
+                  [](std::string_view piece) { std::cout << piece << std::flush; });
   std::cout << '\n';
   return 0;
 }
@@ -135,20 +146,27 @@ int ModelCommands::Options::run_eval() const {
     open_silo.rewind();
   });
   double nats = 0, bytes = 0, counted = 0;
-  for (const auto& [key, value] : guard(evaluator, {.doing = "evaluate"}, [&](Evaluator& e) { return e.evaluate(*session.model, *silo); })) {
+  for (const auto& [key, value] :
+       guard(evaluator, {.doing = "evaluate"}, [&](Evaluator& e) { return e.evaluate(*session.model, *silo); })) {
     if (key == "nats") nats = value;
     if (key == "bytes") bytes = value;
     if (key == "tokens") counted = value;
   }
   if (!(bytes > 0 && counted > 0)) throw Error(fmt::format("{} holds nothing to measure", data.string()));
-  const Json result{{"loss", nats / counted},       {"perplexity", std::exp(nats / counted)}, {"nats_per_byte", nats / bytes},
-                    {"bits_per_byte", nats / bytes / std::numbers::ln2}, {"tokens", counted}, {"bytes", bytes}};
+  const Json result{{"loss", nats / counted},
+                    {"perplexity", std::exp(nats / counted)},
+                    {"nats_per_byte", nats / bytes},
+                    {"bits_per_byte", nats / bytes / std::numbers::ln2},
+                    {"tokens", counted},
+                    {"bytes", bytes}};
   if (json) {
     std::cout << result.dump() << '\n';
     return 0;
   }
-  std::cout << fmt::format("loss           {:.6f} nats per token\nperplexity     {:.4f}\nbits per byte  {:.6f}\n{:.0f} tokens, {:.0f} bytes\n",
-                           nats / counted, std::exp(nats / counted), nats / bytes / std::numbers::ln2, counted, bytes);
+  std::cout << fmt::format(
+      "loss           {:.6f} nats per token\nperplexity     {:.4f}\nbits per byte  {:.6f}\n{:.0f} tokens, {:.0f} "
+      "bytes\n",
+      nats / counted, std::exp(nats / counted), nats / bytes / std::numbers::ln2, counted, bytes);
   return 0;
 }
 
@@ -163,10 +181,13 @@ int ModelCommands::Options::run_export() const {
   const RunDirectory directory(run, RunDirectory::Open::Resume);
   if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));
   const Log log;
-  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  node::Worker worker(opened->spec, *opened->registry,
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
   worker.load(directory.version(directory.versions().back()));
-  if (merged) hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
-  else worker.export_adapter(out);
+  if (merged)
+    hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
+  else
+    worker.export_adapter(out);
   std::cout << fmt::format("{}\n", std::filesystem::absolute(out).string());
   return 0;
 }
@@ -182,13 +203,15 @@ int ModelCommands::Options::run_logits() const {
     if (row.size() != rows[0].size()) throw Error(fmt::format("{}: the lists must be equally long", tokens.string()));
     for (const auto id : row) {
       if (id < 0 || id >= session.model->vocabulary()) {
-        throw Error(fmt::format("{}: id {} is outside the vocabulary of {}", tokens.string(), id, session.model->vocabulary()));
+        throw Error(
+            fmt::format("{}: id {} is outside the vocabulary of {}", tokens.string(), id, session.model->vocabulary()));
       }
       flat.push_back(id);
     }
   }
   Batch batch;
-  batch.tokens = at::from_blob(flat.data(), {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, at::kLong);
+  batch.tokens = at::from_blob(
+      flat.data(), {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, at::kLong);
   const auto result = guard(session.model, {.doing = "logits"}, [&](Model& m) { return m.logits(batch, nullptr); });
   hf::save_tensors(out, {{"logits", result}});
   return 0;
@@ -198,15 +221,18 @@ int ModelCommands::Options::run_tokens() const {
   const hf::HfTokenizer tokenizer(model);
   std::string line;
   while (std::getline(std::cin, line)) {
-    if (decode) std::cout << Json(tokenizer.decode(Json::parse(line).get<std::vector<std::int64_t>>())).dump() << '\n';
-    else std::cout << Json(tokenizer.encode(Json::parse(line).get<std::string>())).dump() << '\n';
+    if (decode)
+      std::cout << Json(tokenizer.decode(Json::parse(line).get<std::vector<std::int64_t>>())).dump() << '\n';
+    else
+      std::cout << Json(tokenizer.encode(Json::parse(line).get<std::string>())).dump() << '\n';
   }
   return 0;
 }
 
 int ModelCommands::Options::run_layout() const {
   Json list = Json::array();
-  const auto add = [&](std::string_view channel, const std::string& name, std::string_view dtype, const std::vector<std::int64_t>& shape) {
+  const auto add = [&](std::string_view channel, const std::string& name, std::string_view dtype,
+                       const std::vector<std::int64_t>& shape) {
     list.push_back({{"channel", channel}, {"name", name}, {"dtype", dtype}, {"shape", shape}});
   };
   if (file.extension() == ".safetensors") {
@@ -216,7 +242,8 @@ int ModelCommands::Options::run_layout() const {
     const MappedFile bytes(file);
     const PacketView view(bytes.bytes());
     for (const auto& channel : view.contents().channels) {
-      for (const auto& entry : channel.entries) add(channel.name, entry.name, name_of(entry.code.dtype), entry.code.shape);
+      for (const auto& entry : channel.entries)
+        add(channel.name, entry.name, name_of(entry.code.dtype), entry.code.shape);
     }
   }
   if (json) {

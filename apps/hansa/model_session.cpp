@@ -10,8 +10,9 @@ const Tokenizer& ModelSession::require_tokenizer(const std::filesystem::path& ch
   return *tokenizer;
 }
 
-ModelSession open_model(const StrategyRegistry& registry, const HostServices& services, const std::filesystem::path& checkpoint,
-                        const std::optional<std::filesystem::path>& adapter, DType compute) {
+ModelSession open_model(const StrategyRegistry& registry, const HostServices& services,
+                        const std::filesystem::path& checkpoint, const std::optional<std::filesystem::path>& adapter,
+                        DType compute) {
   ModelSession session;
   for (const auto* component : registry.components("model")) {
     auto model = create<Model>(registry, *component, with_defaults(*component, Value()), services);
@@ -21,8 +22,9 @@ ModelSession open_model(const StrategyRegistry& registry, const HostServices& se
     }
   }
   if (!session.model) {
-    throw Error(fmt::format("no model plugin accepts {} (its config.json names a model_type that none knows, or is missing); there are: {}",
-                            checkpoint.string(), fmt::join(registry.names("model"), ", ")));
+    throw Error(fmt::format(
+        "no model plugin accepts {} (its config.json names a model_type that none knows, or is missing); there are: {}",
+        checkpoint.string(), fmt::join(registry.names("model"), ", ")));
   }
   guard(session.model, {.doing = "open"}, [&](Model& model) {
     session.modules = model.modules(checkpoint);
@@ -41,7 +43,8 @@ ModelSession open_model(const StrategyRegistry& registry, const HostServices& se
     session.adapter = std::move(one);
     return session;
   }
-  throw Error(fmt::format("no adapter plugin recognises {}; there are: {}", adapter->string(), fmt::join(registry.names("adapter"), ", ")));
+  throw Error(fmt::format("no adapter plugin recognises {}; there are: {}", adapter->string(),
+                          fmt::join(registry.names("adapter"), ", ")));
 }
 
 }  // namespace hansa

@@ -27,7 +27,8 @@ ModelSession open_model(const StrategyRegistry&, const HostServices&, const std:
 
 // The first component of a kind that can be made without parameters, or the one with this name.
 template <class Interface>
-Instance<Interface> make_default(const StrategyRegistry& registry, const HostServices& services, const std::string& name = {}) {
+Instance<Interface> make_default(const StrategyRegistry& registry, const HostServices& services,
+                                 const std::string& name = {}) {
   const std::string_view kind = Interface::kKind.substr(0, Interface::kKind.find('/'));
   if (!name.empty()) {
     const auto& component = require(registry, Interface::kKind, name);

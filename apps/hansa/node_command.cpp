@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
+#include <sys/sysinfo.h>
 #include <hf/safetensors.hpp>
 #include <hf/tokenizer.hpp>
-#include <sys/sysinfo.h>
 
 #include "allocator.hpp"
 #include "base/ids.hpp"
@@ -41,8 +41,9 @@ int node_command(const NodeOptions& options) {
   keep_large_blocks(Keeps::Everything);
   const auto& stop = stop_on_signals();
   if (!is_node_name(options.name)) {
-    throw Error(fmt::format("'{}' is no name for a node: use 1 to 64 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit",
-                            options.name));
+    throw Error(fmt::format(
+        "'{}' is no name for a node: use 1 to 64 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit",
+        options.name));
   }
   const Log log(LogLevel::Info, options.name + ": ");
   StrategyRegistry registry;
@@ -64,8 +65,14 @@ int node_command(const NodeOptions& options) {
     services.run_seed = static_cast<std::uint64_t>(spec.run.seed);
     return std::make_unique<node::Worker>(spec, registry, services);
   };
-  node::Loop loop({options.connect, hello_of(options, registry), {options.name, options.data, options.heldout, options.state}, client, log,
-                   stop, cancelled, make_worker});
+  node::Loop loop({options.connect,
+                   hello_of(options, registry),
+                   {options.name, options.data, options.heldout, options.state},
+                   client,
+                   log,
+                   stop,
+                   cancelled,
+                   make_worker});
   running = &loop;
   const auto result = loop.run();
   log.info(result.message);

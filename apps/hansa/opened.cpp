@@ -58,7 +58,8 @@ void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
   nlohmann::ordered_json plugins = nlohmann::ordered_json::array();
   for (const auto& file : opened.registry->files()) {
     if (file.outcome != Outcome::Loaded) continue;
-    plugins.push_back({{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", sha256_file_hex(file.path)}});
+    plugins.push_back(
+        {{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", sha256_file_hex(file.path)}});
   }
   const nlohmann::ordered_json run{{"build", build_text()}, {"seed", opened.spec.run.seed}, {"plugins", plugins}};
   write_file_atomically(directory.path() / "run.json", run.dump(2) + "\n", Durability::Process);

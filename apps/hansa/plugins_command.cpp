@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <ostream>
 
-#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
 
 #include "config/diagnostic.hpp"
 #include "plugin_host/describe.hpp"
@@ -16,7 +16,8 @@ int list(const PluginsOptions& options, const StrategyRegistry& registry, std::o
   const auto rows = options.all ? Rows::ComponentsAndFiles : Rows::Components;
   out << (options.json ? list_json(registry) : list_text(registry, rows));
   const auto& files = registry.files();
-  const auto refused = std::count_if(files.begin(), files.end(), [](const auto& file) { return file.outcome == Outcome::Refused; });
+  const auto refused =
+      std::count_if(files.begin(), files.end(), [](const auto& file) { return file.outcome == Outcome::Refused; });
   if (refused == 0) return 0;
   err << fmt::format("{} refused{}\n", refused == 1 ? "one file was" : fmt::format("{} files were", refused),
                      options.all || options.json ? "" : "; `hansa plugins list --all` says why");
@@ -52,14 +53,17 @@ CLI::App* add_plugins_command(CLI::App& parent, PluginsOptions& options) {
   plugins->require_subcommand(1);
   const auto common = [&](CLI::App* command) {
     command->add_flag("--json", options.json, "Machine-readable");
-    command->add_option("--plugin-path", options.plugin_path, "Look here first: a directory or a .so file; may be repeated")
+    command
+        ->add_option("--plugin-path", options.plugin_path,
+                     "Look here first: a directory or a .so file; may be repeated")
         ->allow_extra_args(false);
   };
   auto* list_command = plugins->add_subcommand("list", "All components");
   list_command->add_flag("--all", options.all, "Also every file looked at: loaded, skipped or refused, and why");
   list_command->callback([&options] { options.action = PluginsOptions::Action::List; });
   common(list_command);
-  auto* describe_command = plugins->add_subcommand("describe", "One component: its parameters, defaults, ranges, papers");
+  auto* describe_command =
+      plugins->add_subcommand("describe", "One component: its parameters, defaults, ranges, papers");
   describe_command->add_option("name", options.name, "fedavg, aggregator/fedavg, or a plugin's id")->required();
   describe_command->callback([&options] { options.action = PluginsOptions::Action::Describe; });
   common(describe_command);
@@ -67,7 +71,8 @@ CLI::App* add_plugins_command(CLI::App& parent, PluginsOptions& options) {
 }
 
 int run_plugins(const PluginsOptions& options, const StrategyRegistry& registry, std::ostream& out, std::ostream& err) {
-  return options.action == PluginsOptions::Action::List ? list(options, registry, out, err) : describe(options, registry, out, err);
+  return options.action == PluginsOptions::Action::List ? list(options, registry, out, err)
+                                                        : describe(options, registry, out, err);
 }
 
 }  // namespace hansa

@@ -17,9 +17,9 @@ namespace hansa {
 struct PluginsOptions {
   enum class Action : std::uint8_t { List, Describe };
   Action action = Action::List;
-  bool all = false;   // also one row per file looked at
+  bool all = false;  // also one row per file looked at
   bool json = false;
-  std::string name;   // to describe: "fedavg", "aggregator/fedavg", or a plugin's id
+  std::string name;  // to describe: "fedavg", "aggregator/fedavg", or a plugin's id
   std::vector<std::filesystem::path> plugin_path;
 };
 

@@ -50,7 +50,8 @@ TEST_CASE("plugins describe prints one component, or near names") {
   CHECK(near.code == 1);
   CHECK(near.out.empty());
   CHECK_THAT(near.err, Catch::Contains("no loaded plugin or component is named 'sun'\nhelp: did you mean `sum`?\n"));
-  CHECK_THAT(run("plugins describe fixture_no_entry", {kBad}).err, Catch::Contains("does not export hansa_plugin_entry"));
+  CHECK_THAT(run("plugins describe fixture_no_entry", {kBad}).err,
+             Catch::Contains("does not export hansa_plugin_entry"));
 }
 
 TEST_CASE("plugins needs to be told what to do") {

@@ -49,7 +49,8 @@ ChildProcess::~ChildProcess() {
   wait();
 }
 
-ChildProcess::ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, -1)), status_(other.status_) {}
+ChildProcess::ChildProcess(ChildProcess&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)), status_(other.status_) {}
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   std::swap(pid_, other.pid_);
   std::swap(status_, other.status_);
@@ -66,8 +67,10 @@ std::optional<int> ChildProcess::poll() {
 int ChildProcess::wait() {
   int status = 0;
   while (!status_) {
-    if (waitpid(pid_, &status, 0) == pid_) status_ = code_of(status);
-    else if (errno != EINTR) throw Error(fmt::format("cannot wait for process {}: {}", pid_, std::strerror(errno)));
+    if (waitpid(pid_, &status, 0) == pid_)
+      status_ = code_of(status);
+    else if (errno != EINTR)
+      throw Error(fmt::format("cannot wait for process {}: {}", pid_, std::strerror(errno)));
   }
   return *status_;
 }

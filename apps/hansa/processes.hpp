@@ -19,7 +19,7 @@ class ChildProcess {
 
   std::optional<int> poll();  // exit status once it has ended: the code, or 128 + signal
   int wait();
-  void terminate();           // SIGTERM; poll() or wait() follow
+  void terminate();  // SIGTERM; poll() or wait() follow
   pid_t pid() const { return pid_; }
 
  private:

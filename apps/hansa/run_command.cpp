@@ -35,7 +35,10 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
   Simulation simulation(opened, options.run_dir / "nodes", log, stop);
   const auto how = options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create;
   Coordination coordination({opened, options.run_dir, how, stop,
-                             [&](const auto& out) { simulation.with_worker([&](node::Worker& w) { w.write_initial(out, Durability::Process); }); },
+                             [&](const auto& out) {
+                               simulation.with_worker(
+                                   [&](node::Worker& w) { w.write_initial(out, Durability::Process); });
+                             },
                              [&](const auto& version, const auto& set) {
                                Metrics metrics;
                                simulation.with_worker([&](node::Worker& w) {
@@ -60,7 +63,8 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
 }
 
 std::vector<std::string> with_plugin_path(std::vector<std::string> arguments, const RunOptions& options) {
-  for (const auto& path : options.pipeline.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+  for (const auto& path : options.pipeline.plugin_path)
+    arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   return arguments;
 }
 
@@ -74,7 +78,8 @@ class Federation {  // the processes of one run
     start_coordinator();
     while (!stop) {
       if (const auto code = coordinator_->poll()) return coordinator_ended(*code);
-      if (address_.empty()) find_address();
+      if (address_.empty())
+        find_address();
       else if (const auto problem = watch_nodes()) {
         std::cerr << "error: " << *problem << '\n';
         stop_all();
@@ -89,8 +94,9 @@ class Federation {  // the processes of one run
 
  private:
   void start_coordinator() {
-    std::vector<std::string> arguments{this_program().string(), "coordinator", options_.pipeline.file.string(), "--run-dir",
-                                       options_.run_dir.string(), "--die-with-parent"};
+    std::vector<std::string> arguments{this_program().string(),         "coordinator",
+                                       options_.pipeline.file.string(), "--run-dir",
+                                       options_.run_dir.string(),       "--die-with-parent"};
     if (options_.resume) arguments.push_back("--resume");
     for (const auto& set : options_.pipeline.set) arguments.insert(arguments.end(), {"--set", set});
     coordinator_.emplace(with_plugin_path(std::move(arguments), options_), std::filesystem::path());
@@ -98,7 +104,8 @@ class Federation {  // the processes of one run
 
   void find_address() {
     const auto file = options_.run_dir / "address", lock = options_.run_dir / "lock";
-    if (!std::filesystem::exists(lock) || read_file(lock) != fmt::format("{}\n", coordinator_->pid())) return;  // not ours yet
+    if (!std::filesystem::exists(lock) || read_file(lock) != fmt::format("{}\n", coordinator_->pid()))
+      return;  // not ours yet
     if (!std::filesystem::exists(file)) return;
     address_ = read_file(file);
     while (!address_.empty() && address_.back() == '\n') address_.pop_back();
@@ -106,12 +113,24 @@ class Federation {  // the processes of one run
   }
 
   void start_node(const config::NodeSpec& node) {
-    std::vector<std::string> arguments{this_program().string(), "node", "--connect", address_, "--name", node.name, "--data",
-                                       node.data.string(), "--model", opened_.spec.model_host.path.string(), "--state",
-                                       (options_.run_dir / "nodes" / node.name).string(), "--die-with-parent"};
+    std::vector<std::string> arguments{this_program().string(),
+                                       "node",
+                                       "--connect",
+                                       address_,
+                                       "--name",
+                                       node.name,
+                                       "--data",
+                                       node.data.string(),
+                                       "--model",
+                                       opened_.spec.model_host.path.string(),
+                                       "--state",
+                                       (options_.run_dir / "nodes" / node.name).string(),
+                                       "--die-with-parent"};
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
-    for (const auto& path : opened_.spec.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
-    nodes_.insert_or_assign(node.name, ChildProcess(with_plugin_path(std::move(arguments), options_), log_of(node.name)));
+    for (const auto& path : opened_.spec.plugin_path)
+      arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+    nodes_.insert_or_assign(node.name,
+                            ChildProcess(with_plugin_path(std::move(arguments), options_), log_of(node.name)));
   }
 
   std::filesystem::path log_of(const std::string& name) const { return options_.run_dir / "logs" / (name + ".log"); }
@@ -129,8 +148,8 @@ class Federation {  // the processes of one run
         return fmt::format("node '{}' ended with code {}; its log is {}", node.name, *code, log_of(node.name).string());
       }
       if (++restarts_[node.name] > kNodeRestarts) {
-        return fmt::format("node '{}' was killed {} times (signal {}); its log is {}", node.name, kNodeRestarts + 1, *code - 128,
-                           log_of(node.name).string());
+        return fmt::format("node '{}' was killed {} times (signal {}); its log is {}", node.name, kNodeRestarts + 1,
+                           *code - 128, log_of(node.name).string());
       }
       start_node(node);
     }
@@ -146,8 +165,10 @@ class Federation {  // the processes of one run
     const auto room = std::filesystem::space(options_.run_dir, unknown).available;
     const bool full = !unknown && room == 0;
     if (full && !disk_full_) {
-      std::cerr << fmt::format("warning: No space left on the disk of {}: nothing accepted is lost, and the run goes on when there is room\n",
-                               options_.run_dir.string());
+      std::cerr << fmt::format(
+          "warning: No space left on the disk of {}: nothing accepted is lost, and the run goes on when there is "
+          "room\n",
+          options_.run_dir.string());
     }
     disk_full_ = full;
   }
@@ -156,8 +177,9 @@ class Federation {  // the processes of one run
     for (int i = 0; i < 300 && code == 0 && watching(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     nodes_.clear();
     if (code >= 128) {
-      std::cerr << fmt::format("error: the coordinator was killed (signal {}); nothing accepted is lost: hansa run --resume {}\n", code - 128,
-                               options_.run_dir.string());
+      std::cerr << fmt::format(
+          "error: the coordinator was killed (signal {}); nothing accepted is lost: hansa run --resume {}\n",
+          code - 128, options_.run_dir.string());
       return 1;
     }
     return code;
@@ -196,7 +218,8 @@ int run_command(RunOptions options) {
   const auto& stop = stop_on_signals();
   if (options.resume) {
     if (!RunDirectory::holds_a_run(options.run_dir)) {
-      throw Error(fmt::format("{} holds no run; start one with: hansa run CONFIG --run-dir {}", options.run_dir.string(), options.run_dir.string()));
+      throw Error(fmt::format("{} holds no run; start one with: hansa run CONFIG --run-dir {}",
+                              options.run_dir.string(), options.run_dir.string()));
     }
     options.pipeline.file = options.run_dir / "config.toml";
   }

@@ -34,7 +34,7 @@ struct Heldout {
 };
 using Losses = std::map<std::string, std::map<std::string, double>>;  // model -> silo -> nats per byte
 
-struct Outcome {  // what the report says
+struct Outcome {                    // what the report says
   std::vector<std::string> models;  // columns, in order
   std::vector<Heldout> silos;       // rows
   Losses losses;
@@ -71,8 +71,8 @@ double average(const std::map<std::string, double>& losses) {
 
 class Reporter {
  public:
-  Reporter(const OpenedPipeline& opened, std::filesystem::path run_dir, const std::vector<std::filesystem::path>& plugin_path,
-           const std::atomic<bool>& stop)
+  Reporter(const OpenedPipeline& opened, std::filesystem::path run_dir,
+           const std::vector<std::filesystem::path>& plugin_path, const std::atomic<bool>& stop)
       : opened_(opened), run_dir_(std::move(run_dir)), plugin_path_(plugin_path), stop_(stop) {
     outcome_.silos = heldout_of(opened_.spec);
   }
@@ -83,7 +83,8 @@ class Reporter {
     if (opened_.spec.report.local_only && !train_alone()) return kExitStopped;
 
     auto spec = opened_.spec;
-    spec.train.threads = std::max(1u, std::thread::hardware_concurrency());  // nothing here must be bit-equal to the nodes' work
+    spec.train.threads =
+        std::max(1u, std::thread::hardware_concurrency());  // nothing here must be bit-equal to the nodes' work
     const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(spec.run.seed), {}};
     node::Worker worker(spec, *opened_.registry, services);
     worker.load(final_version);
@@ -105,15 +106,17 @@ class Reporter {
     for (const auto& node : opened_.spec.nodes) {
       if (!std::filesystem::exists(alone_of(node.name))) waiting.push_back(node.name);
     }
-    ProgressBar bar(clock_, "local-only baselines", opened_.spec.nodes.size(), "silos", STDERR_FILENO, output_of(STDERR_FILENO));
+    ProgressBar bar(clock_, "local-only baselines", opened_.spec.nodes.size(), "silos", STDERR_FILENO,
+                    output_of(STDERR_FILENO));
     auto done = opened_.spec.nodes.size() - waiting.size();
     std::map<std::string, ChildProcess> running;
     while (!waiting.empty() || !running.empty()) {
       while (!waiting.empty() && running.size() < std::max(1u, std::thread::hardware_concurrency())) {
         const auto name = waiting.back();
         waiting.pop_back();
-        std::vector<std::string> arguments{this_program().string(), "train-alone", (run_dir_ / "config.toml").string(), "--node", name,
-                                           "--out", alone_of(name).string(), "--die-with-parent"};
+        std::vector<std::string> arguments{
+            this_program().string(), "train-alone",      (run_dir_ / "config.toml").string(), "--node", name, "--out",
+            alone_of(name).string(), "--die-with-parent"};
         for (const auto& path : plugin_path_) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
         running.emplace(name, ChildProcess(std::move(arguments), run_dir_ / "logs" / ("local-" + name + ".log")));
       }
@@ -134,6 +137,7 @@ class Reporter {
       }
       if (stop_) return false;
     }
+    bar.update(done);
     bar.finish();
     return true;
   }
@@ -144,7 +148,8 @@ class Reporter {
       for (const auto& node : opened_.spec.nodes) outcome_.models.push_back("local-" + node.name);
     }
     outcome_.models.push_back("federated");
-    ProgressBar bar(clock_, "measuring", outcome_.models.size() * outcome_.silos.size(), "evaluations", STDERR_FILENO, output_of(STDERR_FILENO));
+    ProgressBar bar(clock_, "measuring", outcome_.models.size() * outcome_.silos.size(), "evaluations", STDERR_FILENO,
+                    output_of(STDERR_FILENO));
     std::uint64_t done = 0;
     for (const auto& model : outcome_.models) {
       if (model != "base") worker.load(model == "federated" ? final_version : alone_of(model.substr(6)));
@@ -164,7 +169,7 @@ class Reporter {
     if (report.sample_prompt.empty() || !worker.tokenizer()) return;
     GenerateOptions options;
     options.max_tokens = report.sample_tokens;
-  options.temperature = 0.7;  // a small model at 1 shows mostly its tail
+    options.temperature = 0.7;  // a small model at 1 shows mostly its tail
     options.seed = static_cast<std::uint64_t>(opened_.spec.run.seed);
     worker.enable_adapter(false);
     outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
@@ -183,7 +188,8 @@ class Reporter {
     outcome_.bytes_up = std::stoull(note("bytes_up"));
     outcome_.bytes_down = std::stoull(note("bytes_down"));
     outcome_.seconds = std::stod(note("seconds"));
-    if (is_private()) outcome_.epsilon = coordinator::epsilon_of(Ledger(directory.ledger()).events(), opened_.spec.privacy_host.delta);
+    if (is_private())
+      outcome_.epsilon = coordinator::epsilon_of(Ledger(directory.ledger()).events(), opened_.spec.privacy_host.delta);
   }
 
   bool is_private() const {
@@ -211,12 +217,15 @@ class Reporter {
   std::string privacy_text() const {
     const auto& host = opened_.spec.privacy_host;
     if (outcome_.epsilon) {
-      return fmt::format("client-level central DP: epsilon {:.3f} at delta {:g} ({} nodes; adjacency and events in the ledger)", *outcome_.epsilon,
-                         host.delta, opened_.spec.nodes.size());
+      return fmt::format(
+          "client-level central DP: epsilon {:.3f} at delta {:g} ({} nodes; adjacency and events in the ledger)",
+          *outcome_.epsilon, host.delta, opened_.spec.nodes.size());
     }
     if (opened_.spec.privacy.component) {
-      return fmt::format("no guarantee: '{}' bounds each silo's influence and adds no noise ({} silos are too few for a silo-level "
-                         "guarantee to mean anything)", opened_.spec.privacy.use, opened_.spec.nodes.size());
+      return fmt::format(
+          "no guarantee: '{}' bounds each silo's influence and adds no noise ({} silos are too few for a silo-level "
+          "guarantee to mean anything)",
+          opened_.spec.privacy.use, opened_.spec.nodes.size());
     }
     return "none";
   }
@@ -225,11 +234,13 @@ class Reporter {
     std::string out;
     if (!outcome_.losses.empty()) out += "\n" + loss_table();
     out += fmt::format("\nsent:     up {}, down {} in all\ntime:     {} in {} rounds\nprivacy:  {}\n",
-                       config::bytes_text(static_cast<double>(outcome_.bytes_up)), config::bytes_text(static_cast<double>(outcome_.bytes_down)),
-                       duration_text(outcome_.seconds), opened_.spec.run.rounds, privacy_text());
+                       config::bytes_text(static_cast<double>(outcome_.bytes_up)),
+                       config::bytes_text(static_cast<double>(outcome_.bytes_down)), duration_text(outcome_.seconds),
+                       opened_.spec.run.rounds, privacy_text());
     if (!outcome_.sample_after.empty()) {
       const auto& prompt = opened_.spec.report.sample_prompt;
-      out += fmt::format("\nsample before: {}|{}\nsample after:  {}|{}\n", prompt, outcome_.sample_before, prompt, outcome_.sample_after);
+      out += fmt::format("\nsample before: {}|{}\nsample after:  {}|{}\n", prompt, outcome_.sample_before, prompt,
+                         outcome_.sample_after);
     }
     return out;
   }
@@ -239,22 +250,24 @@ class Reporter {
     for (const auto& model : outcome_.models) {
       for (const auto& silo : outcome_.silos) loss[model][silo.name] = outcome_.losses.at(model).at(silo.name);
     }
-    const nlohmann::ordered_json summary{{"name", opened_.spec.run.name},
-                                         {"rounds", opened_.spec.run.rounds},
-                                         {"epochs_released", directory.versions().back()},
-                                         {"loss", loss},
-                                         {"bytes_up", outcome_.bytes_up},
-                                         {"bytes_down", outcome_.bytes_down},
-                                         {"seconds", outcome_.seconds},
-                                         {"epsilon", outcome_.epsilon ? nlohmann::ordered_json(*outcome_.epsilon) : nlohmann::ordered_json()},
-                                         {"delta", opened_.spec.privacy_host.delta},
-                                         {"privacy", privacy_text()}};
+    const nlohmann::ordered_json summary{
+        {"name", opened_.spec.run.name},
+        {"rounds", opened_.spec.run.rounds},
+        {"epochs_released", directory.versions().back()},
+        {"loss", loss},
+        {"bytes_up", outcome_.bytes_up},
+        {"bytes_down", outcome_.bytes_down},
+        {"seconds", outcome_.seconds},
+        {"epsilon", outcome_.epsilon ? nlohmann::ordered_json(*outcome_.epsilon) : nlohmann::ordered_json()},
+        {"delta", opened_.spec.privacy_host.delta},
+        {"privacy", privacy_text()}};
     write_file_atomically(directory.summary(), summary.dump(2) + "\n", Durability::Process);
     const auto report = text();
     write_file_atomically(run_dir_ / "report.txt", report, Durability::Process);
     std::cout << report;
     plot();
-    std::cout << fmt::format("\nadapter:  {}\nsummary:  {}\n", directory.adapter().string(), directory.summary().string());
+    std::cout << fmt::format("\nadapter:  {}\nsummary:  {}\n", directory.adapter().string(),
+                             directory.summary().string());
   }
 
   // Federated loss per silo over the rounds, with the base and each silo's own local-only adapter as lines across.
@@ -281,8 +294,10 @@ class Reporter {
       ++colour;
     }
     const auto svg = run_dir_ / "loss.svg";
-    if (const auto why = draw_svg(picture, svg)) log_.warning(fmt::format("no plot: {}", *why));
-    else std::cout << fmt::format("\nplot:     {}\n", svg.string());
+    if (const auto why = draw_svg(picture, svg))
+      log_.warning(fmt::format("no plot: {}", *why));
+    else
+      std::cout << fmt::format("\nplot:     {}\n", svg.string());
   }
 
   std::map<std::string, std::vector<std::pair<double, double>>> measured_curves() const {
@@ -293,7 +308,9 @@ class Reporter {
     while (std::getline(lines, line)) {  // round,node,metric,value: names hold no commas
       std::istringstream cells(line);
       std::string round, node, metric, value;
-      if (!std::getline(cells, round, ',') || !std::getline(cells, node, ',') || !std::getline(cells, metric, ',') || !std::getline(cells, value)) continue;
+      if (!std::getline(cells, round, ',') || !std::getline(cells, node, ',') || !std::getline(cells, metric, ',') ||
+          !std::getline(cells, value))
+        continue;
       if (!metric.starts_with(kMetric)) continue;
       const auto silo = node.empty() && metric.size() > kMetric.size() ? metric.substr(kMetric.size() + 1) : node;
       if (!silo.empty()) curves[silo].emplace_back(std::stod(round), std::stod(value));
@@ -312,8 +329,8 @@ class Reporter {
 
 }  // namespace
 
-int report_run(const OpenedPipeline& opened, const std::filesystem::path& run_dir, const std::vector<std::filesystem::path>& plugin_path,
-               const std::atomic<bool>& stop) {
+int report_run(const OpenedPipeline& opened, const std::filesystem::path& run_dir,
+               const std::vector<std::filesystem::path>& plugin_path, const std::atomic<bool>& stop) {
   return Reporter(opened, run_dir, plugin_path, stop).run();
 }
 
@@ -325,11 +342,13 @@ int train_alone_command(const PipelineRequest& request, const std::string& name,
   const auto& nodes = opened->spec.nodes;
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& node) { return node.name == name; });
   if (found == nodes.end()) throw Error(fmt::format("{} names no node '{}'", request.file.string(), name));
-  node::Worker worker(opened->spec, *opened->registry, {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+  node::Worker worker(opened->spec, *opened->registry,
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
   auto initial = out;
   initial += ".initial";
   worker.write_initial(initial, Durability::Process);
-  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, initial, static_cast<Round>(opened->spec.run.rounds));
+  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, initial,
+                     static_cast<Round>(opened->spec.run.rounds));
   std::filesystem::remove(initial);
   worker.save(out, Durability::Process);
   return 0;

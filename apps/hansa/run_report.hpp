@@ -10,8 +10,8 @@
 namespace hansa {
 
 // The run directory must hold a released version. 0: done; 3: stopped on the way (call again).
-int report_run(const OpenedPipeline&, const std::filesystem::path& run_dir, const std::vector<std::filesystem::path>& plugin_path,
-               const std::atomic<bool>& stop);
+int report_run(const OpenedPipeline&, const std::filesystem::path& run_dir,
+               const std::vector<std::filesystem::path>& plugin_path, const std::atomic<bool>& stop);
 
 // `hansa train-alone`: one local-only baseline, as a process of its own so that several use all cores.
 int train_alone_command(const PipelineRequest&, const std::string& node, const std::filesystem::path& out);

@@ -31,7 +31,8 @@ wire::BlobInfo stream_into(wire::UploadTarget& target, const pipeline::EncodedUp
 
 }  // namespace
 
-Simulation::Simulation(const OpenedPipeline& opened, const std::filesystem::path& state, const Log& log, std::atomic<bool>& stop)
+Simulation::Simulation(const OpenedPipeline& opened, const std::filesystem::path& state, const Log& log,
+                       std::atomic<bool>& stop)
     : opened_(opened), log_(log), stop_(stop), state_(state), thread_([this](std::stop_token token) { loop(token); }) {}
 
 Simulation::~Simulation() { finish(); }
@@ -137,7 +138,8 @@ void Simulation::ask_later(VirtualNode& node) {
 void Simulation::serve(VirtualNode& node, const wire::WorkOffer& offer, node::Worker& worker) {
   if (stop_) return;
   for (const auto& settled : offer.info.settled) worker.settled(node.silo, settled.token, settled.applied);
-  for (const auto& source : offer.sources) source->read(0, source->size());  // counted as a download; the file lies here already
+  for (const auto& source : offer.sources)
+    source->read(0, source->size());  // counted as a download; the file lies here already
   node.holds = offer.info.base_epoch;
   const auto version = directory_->version(offer.info.base_epoch);
   if (offer.info.task == wire::Task::Train) {

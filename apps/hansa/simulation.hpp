@@ -27,8 +27,8 @@ class Simulation {
   // Runs on the worker's thread and waits for it; rethrows what it throws.
   void with_worker(const std::function<void(node::Worker&)>& job);
   void connect(coordinator::Engine&, const RunDirectory&, const Digests&);  // all nodes join and ask for work
-  void finish();      // ends the worker, whatever is still queued
-  void disconnect();  // before the engine goes
+  void finish();                                                            // ends the worker, whatever is still queued
+  void disconnect();                                                        // before the engine goes
   std::exception_ptr failure();
 
  private:

@@ -32,7 +32,8 @@ TEST_CASE("a running checksum equals the checksum of the whole, however it is cu
 }
 
 TEST_CASE("seeds differ by purpose and part, and repeat") {
-  std::set<std::uint64_t> seeds{derive_seed(1, "data"), derive_seed(2, "data"), derive_seed(1, "init"), derive_seed(1, "data", {0}),
+  std::set<std::uint64_t> seeds{derive_seed(1, "data"),         derive_seed(2, "data"),
+                                derive_seed(1, "init"),         derive_seed(1, "data", {0}),
                                 derive_seed(1, "data", {0, 1}), derive_seed(1, "data", {1, 0})};
   CHECK(seeds.size() == 6);
   CHECK(derive_seed(1, "data", {0, 1}) == derive_seed(1, "data", {0, 1}));

@@ -8,8 +8,8 @@
 
 #include <fmt/format.h>
 #if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
-#define XXH_STATIC_LINKING_ONLY     // XXH3_state_t by value
-#include <xxh_x86dispatch.h>        // the widest registers of the machine that runs
+#define XXH_STATIC_LINKING_ONLY  // XXH3_state_t by value
+#include <xxh_x86dispatch.h>     // the widest registers of the machine that runs
 #else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -59,7 +59,9 @@ RunningChecksum::~RunningChecksum() = default;
 RunningChecksum::RunningChecksum(RunningChecksum&&) noexcept = default;
 RunningChecksum& RunningChecksum::operator=(RunningChecksum&&) noexcept = default;
 void RunningChecksum::reset() { XXH3_128bits_reset(&state_->xxh); }
-void RunningChecksum::add(std::span<const std::byte> bytes) { XXH3_128bits_update(&state_->xxh, bytes.data(), bytes.size()); }
+void RunningChecksum::add(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(&state_->xxh, bytes.data(), bytes.size());
+}
 Checksum RunningChecksum::value() const {
   const auto sum = XXH3_128bits_digest(&state_->xxh);
   return {sum.high64, sum.low64};
@@ -71,8 +73,8 @@ std::string sha256_file_hex(const std::filesystem::path& path) { return sha256_h
 std::string hmac_sha256(std::string_view key, std::string_view message) {
   unsigned char out[EVP_MAX_MD_SIZE];
   unsigned size = 0;
-  if (!HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(message.data()),
-            message.size(), out, &size)) {
+  if (!HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+            reinterpret_cast<const unsigned char*>(message.data()), message.size(), out, &size)) {
     throw Error("HMAC failed");
   }
   return {reinterpret_cast<const char*>(out), size};

@@ -13,7 +13,7 @@ namespace hansa {
 struct Checksum {  // XXH3, 128 bit
   std::uint64_t high = 0, low = 0;
   bool operator==(const Checksum&) const = default;
-  std::string hex() const;  // 32 digits
+  std::string hex() const;                     // 32 digits
   static Checksum from_hex(std::string_view);  // throws Error
 };
 

@@ -79,7 +79,8 @@ void rename_into_place(const std::filesystem::path& from, const std::filesystem:
   if (durability == Durability::Power) sync_directory_of(to);
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view bytes, Durability durability, unsigned mode) {
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes, Durability durability,
+                           unsigned mode) {
   auto temporary = path;
   temporary += fmt::format(".tmp{}", getpid());
   try {

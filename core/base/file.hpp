@@ -36,10 +36,12 @@ class FileDescriptor {  // closes itself
   int fd_ = -1;
 };
 
-[[noreturn]] void throw_errno(std::string_view doing, const std::filesystem::path& path);  // DiskFull for ENOSPC and EDQUOT
+[[noreturn]] void throw_errno(std::string_view doing,
+                              const std::filesystem::path& path);  // DiskFull for ENOSPC and EDQUOT
 FileDescriptor open_file(const std::filesystem::path&, int flags, unsigned mode = 0644);
 void write_all(int fd, std::span<const std::byte> bytes, const std::filesystem::path& for_messages);
-void write_all_at(int fd, std::uint64_t offset, std::span<const std::byte> bytes, const std::filesystem::path& for_messages);
+void write_all_at(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
+                  const std::filesystem::path& for_messages);
 std::string read_file(const std::filesystem::path&);
 // Temporary name beside it, written, (fsynced,) renamed over `path`, (directory fsynced.) The old file stays until the rename.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes, Durability, unsigned mode = 0644);

@@ -16,17 +16,22 @@ constexpr int kDeepest = 64;  // no parameter nests deeper; hostile text does
 json encode(const HansaValue& value) {
   switch (value.type) {
     case HANSA_BOOL: return value.integer != 0;
-    case HANSA_INT: case HANSA_BYTES: return value.integer;
-    case HANSA_REAL: case HANSA_DURATION:
+    case HANSA_INT:
+    case HANSA_BYTES: return value.integer;
+    case HANSA_REAL:
+    case HANSA_DURATION:
       if (!std::isfinite(value.real)) throw Error("a number that is not finite has no JSON form");
       return value.real;
-    case HANSA_TEXT: case HANSA_CHOICE: case HANSA_PATH: return text_of(value);
+    case HANSA_TEXT:
+    case HANSA_CHOICE:
+    case HANSA_PATH: return text_of(value);
     case HANSA_LIST: {
       auto list = json::array();
       for (std::uint32_t i = 0; i < value.count; ++i) list.push_back(encode(*value.items[i]));
       return list;
     }
-    case HANSA_TABLE: case HANSA_COMPONENT: {
+    case HANSA_TABLE:
+    case HANSA_COMPONENT: {
       auto table = json::object();
       for (std::uint32_t i = 0; i < value.count; ++i) table[value.keys[i]] = encode(*value.items[i]);
       if (value.type == HANSA_COMPONENT) table["use"] = text_of(value);

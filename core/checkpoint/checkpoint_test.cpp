@@ -32,7 +32,8 @@ TEST_CASE("a run directory is used by one process at a time, and the refusal nam
   const auto path = dir.path() / "run";
   {
     RunDirectory run(path, RunDirectory::Open::Create);
-    CHECK_THROWS_WITH(RunDirectory(path, RunDirectory::Open::Create), Catch::Contains("process " + std::to_string(getpid())));
+    CHECK_THROWS_WITH(RunDirectory(path, RunDirectory::Open::Create),
+                      Catch::Contains("process " + std::to_string(getpid())));
   }
   RunDirectory again(path, RunDirectory::Open::Create);  // free again, and still without a run
 }

@@ -97,8 +97,8 @@ std::optional<LoadedManifest> load_manifest(const std::filesystem::path& path) {
     return LoadedManifest{std::move(previous).value(), std::move(note)};
   }
   if (!std::filesystem::exists(path) && !std::filesystem::exists(previous_of(path))) return std::nullopt;
-  throw Error(fmt::format("no whole checkpoint: {}; {}. Restore one from a copy, or start again in a new run directory", newest.error(),
-                          previous.error()));
+  throw Error(fmt::format("no whole checkpoint: {}; {}. Restore one from a copy, or start again in a new run directory",
+                          newest.error(), previous.error()));
 }
 
 FileFacts facts_of(const std::filesystem::path& path) {
@@ -121,10 +121,13 @@ FileFacts facts_of(const std::filesystem::path& path) {
 void require_facts(const std::filesystem::path& path, const FileFacts& expected) {
   const auto found = facts_of(path);
   if (found == expected) return;
-  const auto what = found.size != expected.size ? fmt::format("it has {} bytes instead of {}", found.size, expected.size)
-                                                : fmt::format("its checksum is {} instead of {}", found.checksum.hex(), expected.checksum.hex());
-  throw Error(fmt::format("{} is not the file that the checkpoint names: {}. Restore it from a copy, or start again in a new run directory",
-                          path.string(), what));
+  const auto what =
+      found.size != expected.size
+          ? fmt::format("it has {} bytes instead of {}", found.size, expected.size)
+          : fmt::format("its checksum is {} instead of {}", found.checksum.hex(), expected.checksum.hex());
+  throw Error(fmt::format(
+      "{} is not the file that the checkpoint names: {}. Restore it from a copy, or start again in a new run directory",
+      path.string(), what));
 }
 
 }  // namespace hansa

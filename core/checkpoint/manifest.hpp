@@ -28,8 +28,8 @@ struct FileFacts {
 struct Manifest {
   std::string run_id;
   Epoch epoch = 0;
-  Round round = 0;            // rounds released so far
-  FileFacts version, state;   // of this epoch; a size of 0: no such file
+  Round round = 0;           // rounds released so far
+  FileFacts version, state;  // of this epoch; a size of 0: no such file
   std::uint64_t events_offset = 0, metrics_offset = 0;
   std::map<std::string, std::string> notes;  // small facts: build, digests of base, tokenizer and plugins
   bool operator==(const Manifest&) const = default;

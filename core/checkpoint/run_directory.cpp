@@ -19,7 +19,9 @@ namespace {
 constexpr std::string_view kPrefix = "epoch-";
 constexpr std::size_t kSecretBytes = 32;
 
-std::string file_name(Epoch epoch, std::string_view extension) { return fmt::format("{}{:06}{}", kPrefix, epoch, extension); }
+std::string file_name(Epoch epoch, std::string_view extension) {
+  return fmt::format("{}{:06}{}", kPrefix, epoch, extension);
+}
 
 // The epoch in "epoch-000012.hansa" and its kin, whatever follows the digits.
 std::optional<Epoch> epoch_of(std::string_view name) {
@@ -41,7 +43,8 @@ void make_directory(const std::filesystem::path& path) {
 
 bool RunDirectory::holds_a_run(const std::filesystem::path& directory) {
   std::error_code unreadable;
-  return std::filesystem::exists(directory / "journal", unreadable) || std::filesystem::exists(directory / "manifest.json", unreadable);
+  return std::filesystem::exists(directory / "journal", unreadable) ||
+         std::filesystem::exists(directory / "manifest.json", unreadable);
 }
 
 RunDirectory::RunDirectory(std::filesystem::path directory, Open how) : directory_(std::move(directory)) {
@@ -50,9 +53,10 @@ RunDirectory::RunDirectory(std::filesystem::path directory, Open how) : director
     throw Error(fmt::format("{} is a file: a run directory must be a directory", directory_.string()));
   }
   if (how == Open::Resume && !holds_a_run(directory_)) {
-    throw Error(fmt::format("{} holds no run to resume (no journal and no manifest there): check the path, or start one with "
-                            "hansa run CONFIG --run-dir {}",
-                            directory_.string(), directory_.string()));
+    throw Error(
+        fmt::format("{} holds no run to resume (no journal and no manifest there): check the path, or start one with "
+                    "hansa run CONFIG --run-dir {}",
+                    directory_.string(), directory_.string()));
   }
   make_directory(directory_);
   lock();
@@ -69,9 +73,11 @@ void RunDirectory::lock() {
   if (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) throw_errno("lock", path);
     auto owner = read_file(path);
-    owner.erase(std::find_if_not(owner.begin(), owner.end(), [](unsigned char c) { return std::isdigit(c) != 0; }), owner.end());
+    owner.erase(std::find_if_not(owner.begin(), owner.end(), [](unsigned char c) { return std::isdigit(c) != 0; }),
+                owner.end());
     throw Error(fmt::format("{} is in use by {}: wait until that run has ended, stop it, or name another --run-dir",
-                            directory_.string(), owner.empty() ? std::string("another coordinator") : "process " + owner));
+                            directory_.string(),
+                            owner.empty() ? std::string("another coordinator") : "process " + owner));
   }
   // Of a coordinator that was killed. Gone before the lock names its new owner, so an address found after that is the owner's.
   std::error_code missing_is_fine;
@@ -82,9 +88,15 @@ void RunDirectory::lock() {
   write_all_at(lock_.get(), 0, std::as_bytes(std::span(owner)), path);
 }
 
-std::filesystem::path RunDirectory::version(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".hansa"); }
-std::filesystem::path RunDirectory::state(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".state"); }
-std::filesystem::path RunDirectory::components(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, ".components"); }
+std::filesystem::path RunDirectory::version(Epoch epoch) const {
+  return directory_ / "versions" / file_name(epoch, ".hansa");
+}
+std::filesystem::path RunDirectory::state(Epoch epoch) const {
+  return directory_ / "versions" / file_name(epoch, ".state");
+}
+std::filesystem::path RunDirectory::components(Epoch epoch) const {
+  return directory_ / "versions" / file_name(epoch, ".components");
+}
 
 std::vector<Epoch> RunDirectory::versions() const {
   std::vector<Epoch> present;
@@ -105,8 +117,9 @@ std::string RunDirectory::secret(std::string_view name) const {
   if (!std::filesystem::exists(path)) write_file_atomically(path, random_bytes(kSecretBytes), Durability::Power, 0600);
   auto bytes = read_file(path);
   if (bytes.size() != kSecretBytes) {
-    throw Error(fmt::format("{} must hold {} bytes and holds {}: restore it from a copy, or start again in a new run directory",
-                            path.string(), kSecretBytes, bytes.size()));
+    throw Error(
+        fmt::format("{} must hold {} bytes and holds {}: restore it from a copy, or start again in a new run directory",
+                    path.string(), kSecretBytes, bytes.size()));
   }
   return bytes;
 }
@@ -118,7 +131,8 @@ void RunDirectory::keep_versions(Epoch newest, std::int64_t count) const {
   for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
     const auto epoch = epoch_of(entry.path().filename().string());
     if (!epoch) continue;
-    const bool whole = entry.path() == version(*epoch) || entry.path() == state(*epoch) || entry.path() == components(*epoch);
+    const bool whole =
+        entry.path() == version(*epoch) || entry.path() == state(*epoch) || entry.path() == components(*epoch);
     if (!whole || *epoch < oldest || *epoch > newest) going.push_back(entry.path());
   }
   std::error_code missing_is_fine;

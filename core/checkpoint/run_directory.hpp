@@ -22,10 +22,10 @@ namespace hansa {
 class RunDirectory {
  public:
   enum class Open : std::uint8_t {
-    Create,    // must not hold a run yet (an empty or missing directory is fine)
-    Resume,    // must hold one
+    Create,  // must not hold a run yet (an empty or missing directory is fine)
+    Resume,  // must hold one
   };
-  RunDirectory(std::filesystem::path directory, Open how);  // takes the lock until destroyed
+  RunDirectory(std::filesystem::path directory, Open how);          // takes the lock until destroyed
   static bool holds_a_run(const std::filesystem::path& directory);  // needs no lock
 
   const std::filesystem::path& path() const { return directory_; }
@@ -41,7 +41,7 @@ class RunDirectory {
   std::filesystem::path version(Epoch epoch) const;  // versions/epoch-000012.hansa
   std::filesystem::path state(Epoch epoch) const;    // versions/epoch-000012.state: optimiser, privacy, selector, …
   std::filesystem::path components(Epoch epoch) const;  // versions/epoch-000012.components: states of plugins
-  std::vector<Epoch> versions() const;               // complete ones present, ascending
+  std::vector<Epoch> versions() const;                  // complete ones present, ascending
 
   // 32 random bytes of this run under a name ("tokens", "sampling"): made at first use, the same after a restart.
   std::string secret(std::string_view name) const;

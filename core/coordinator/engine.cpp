@@ -25,7 +25,8 @@ class SeededDraw final : public DrawRng {
   SplitMix64 rng_;
 };
 
-RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipeline::Stages& stages, const RunDirectory& directory) {
+RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipeline::Stages& stages,
+                                        const RunDirectory& directory) {
   RoundMachine::Settings settings;
   settings.rounds = static_cast<Round>(spec.run.rounds);
   settings.lease_seconds = spec.simulation ? std::numeric_limits<double>::infinity() : spec.network.lease_seconds;
@@ -38,21 +39,26 @@ RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipel
 }  // namespace
 
 Engine::Engine(EngineSetup setup)
-    : setup_(std::move(setup)), spec_(setup_.spec), stages_(setup_.stages),
+    : setup_(std::move(setup)),
+      spec_(setup_.spec),
+      stages_(setup_.stages),
       durability_(spec_.run.durability == "power" ? Durability::Power : Durability::Process),
-      journal_(setup_.directory.journal(), durability_), spool_(setup_.directory.spool(), durability_),
+      journal_(setup_.directory.journal(), durability_),
+      spool_(setup_.directory.spool(), durability_),
       events_(setup_.directory.events(), is_private() ? NodeDetail::Withheld : NodeDetail::Written),
       metrics_(setup_.directory.metrics(), is_private() ? NodeDetail::Withheld : NodeDetail::Written) {
   for (const auto& node : spec_.nodes) names_.emplace(node_id(node.name), node.name);
   canonical_ = config::canonical_json(spec_);
   pipeline_digest_ = config::pipeline_digest(spec_);
-  for (const auto& tensor : setup_.trainable.tensors) max_upload_bytes_ += stages_.codecs.plan(tensor).most_bytes + 8192;
+  for (const auto& tensor : setup_.trainable.tensors)
+    max_upload_bytes_ += stages_.codecs.plan(tensor).most_bytes + 8192;
   max_upload_bytes_ += 1u << 16;
   if (stages_.privacy) ledger_ = std::make_unique<Ledger>(setup_.directory.ledger());
   if (!journal_.note().empty()) setup_.log.warning(journal_.note());
   machine_ = std::make_unique<RoundMachine>(machine_settings(spec_, stages_, setup_.directory), setup_.clock, journal_,
                                             [this](const RoundStatus& status) {
-                                              return guard(stages_.round_policy, {.doing = "decide"}, [&](RoundPolicy& policy) { return policy.decide(status); });
+                                              return guard(stages_.round_policy, {.doing = "decide"},
+                                                           [&](RoundPolicy& policy) { return policy.decide(status); });
                                             });
   started_at_ = setup_.clock.now();
   restore();
@@ -67,13 +73,16 @@ Result Engine::run(const std::atomic<bool>& stop) {
     if (stop) {
       ended_ = wire::Fault{wire::FaultCode::Busy, "the coordinator was stopped; it goes on with --resume", true, 2000};
       serve_everybody();
-      return {Ending::Stopped, fmt::format("stopped after round {} of {}; go on with: hansa run --resume {}", machine_->next_round() - 1,
-                                           spec_.run.rounds, setup_.directory.path().string())};
+      return {Ending::Stopped,
+              fmt::format("stopped after round {} of {}; go on with: hansa run --resume {}", machine_->next_round() - 1,
+                          spec_.run.rounds, setup_.directory.path().string())};
     }
     try {
       if (auto result = step(lock)) return *result;
-    } catch (const DiskFull& full) {  // the journal and the machine stand as before the step, so it is simply tried again
-      setup_.log.error(fmt::format("{}; nothing accepted is lost, and the run goes on when there is room", full.what()));
+    } catch (
+        const DiskFull& full) {  // the journal and the machine stand as before the step, so it is simply tried again
+      setup_.log.error(
+          fmt::format("{}; nothing accepted is lost, and the run goes on when there is room", full.what()));
       changed_.wait_for(lock, std::chrono::seconds(2));
     }
   }
@@ -86,12 +95,15 @@ std::optional<Result> Engine::step(Lock& lock) {
     case Phase::Idle: return idle(lock);
     case Phase::Collecting:
       switch (machine_->tick()) {
-        case Next::Wait: show(); wait(lock); break;
+        case Next::Wait:
+          show();
+          wait(lock);
+          break;
         case Next::Close: machine_->close(); break;
         case Next::Abort: {
           const auto status = machine_->status();
-          const auto why = fmt::format("{} of {} nodes delivered, {} lost, {} refused", status.cohort.accepted, status.cohort.cohort,
-                                       status.lost, status.cohort.refused);
+          const auto why = fmt::format("{} of {} nodes delivered, {} lost, {} refused", status.cohort.accepted,
+                                       status.cohort.cohort, status.lost, status.cohort.refused);
           setup_.log.warning(fmt::format("round {} is given up: {}", status.round, why));
           events_.append("round_aborted", {{"round", status.round}, {"attempt", status.attempt}, {"reason", why}});
           machine_->abort(why);
@@ -101,8 +113,10 @@ std::optional<Result> Engine::step(Lock& lock) {
       return std::nullopt;
     case Phase::Folding: fold_and_release(lock); return std::nullopt;
     case Phase::Evaluating:
-      if (machine_->tick() == Next::Close) close_evaluation(lock);
-      else wait(lock);
+      if (machine_->tick() == Next::Close)
+        close_evaluation(lock);
+      else
+        wait(lock);
       return std::nullopt;
     case Phase::Finished:
       if (auto& told = manifest_.notes["finished"]; told != std::to_string(spec_.run.rounds)) {
@@ -188,9 +202,11 @@ std::optional<std::string> Engine::budget_problem(const RoundPlan& plan) const {
   if (ledger_->would_be(plan.round, *spend) == Ledger::Charge::New) events.push_back(*spend);
   const double after = epsilon_of(events, spec_.privacy_host.delta);
   if (after <= *spec_.privacy_host.epsilon_budget) return std::nullopt;
-  return fmt::format("round {} would bring epsilon to {:.4g} at delta {:g}, beyond the budget of {:g}; nothing of it was released. The "
-                     "model of round {} stands", plan.round, after, spec_.privacy_host.delta, *spec_.privacy_host.epsilon_budget,
-                     plan.round - 1);
+  return fmt::format(
+      "round {} would bring epsilon to {:.4g} at delta {:g}, beyond the budget of {:g}; nothing of it was released. "
+      "The "
+      "model of round {} stands",
+      plan.round, after, spec_.privacy_host.delta, *spec_.privacy_host.epsilon_budget, plan.round - 1);
 }
 
 void Engine::open_round(RoundPlan plan) {
@@ -198,7 +214,10 @@ void Engine::open_round(RoundPlan plan) {
   slots_.clear();
   spool_.remove_all_but(plan.round, plan.attempt);
   machine_->open(plan);
-  events_.append("round_opened", {{"round", plan.round}, {"attempt", plan.attempt}, {"base", plan.base}, {"population", plan.population},
+  events_.append("round_opened", {{"round", plan.round},
+                                  {"attempt", plan.attempt},
+                                  {"base", plan.base},
+                                  {"population", plan.population},
                                   {"expected_cohort", plan.expected_cohort}});
   serve_everybody();
 }
@@ -220,8 +239,9 @@ void Engine::make_order(const RoundPlan& plan) {
 bool Engine::evaluation_due() const {
   const auto epoch = machine_->epoch();
   if (machine_->evaluation_of(epoch)) return false;
-  const bool anything = !spec_.evaluation.sets.empty() ||
-                        std::any_of(spec_.nodes.begin(), spec_.nodes.end(), [](const auto& node) { return node.heldout.has_value(); });
+  const bool anything =
+      !spec_.evaluation.sets.empty() ||
+      std::any_of(spec_.nodes.begin(), spec_.nodes.end(), [](const auto& node) { return node.heldout.has_value(); });
   if (!anything) return false;
   const auto every = static_cast<Epoch>(spec_.evaluation.every);
   return machine_->rounds_done() || (every > 0 && epoch % every == 0);
@@ -255,7 +275,8 @@ void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answ
   };
   if (!is_private()) {
     for (const auto& [node, claims] : answers) {
-      if (const auto loss = loss_of(claims.metrics)) metrics_.add_node(epoch, name_of(node), "heldout_nats_per_byte", *loss);
+      if (const auto loss = loss_of(claims.metrics))
+        metrics_.add_node(epoch, name_of(node), "heldout_nats_per_byte", *loss);
     }
   }
   for (const auto& [name, sums] : own) {  // these sets belong to no node, so nothing about one is given away
@@ -273,7 +294,8 @@ void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answ
 
 void Engine::wait(Lock& lock) {
   const double now = setup_.clock.now();
-  const double until = std::clamp(machine_->next_timer() - now, 0.0, 0.2);  // `stop` is set by a signal, which wakes nobody
+  const double until =
+      std::clamp(machine_->next_timer() - now, 0.0, 0.2);  // `stop` is set by a signal, which wakes nobody
   changed_.wait_for(lock, std::chrono::duration<double>(until), [this] { return dirty_; });
 }
 

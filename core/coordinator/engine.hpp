@@ -45,7 +45,8 @@ struct EngineSetup {
   // Evaluates a version on a held-out set of the coordinator's own; empty: there are none.
   std::function<Metrics(const std::filesystem::path& version, const config::EvaluationSection::Set&)> own_evaluation;
   // Told after each change worth showing, on the round thread: stage, how far, a detail ("loss 2.31").
-  std::function<void(std::string_view stage, std::uint64_t done, std::uint64_t total, std::string_view detail)> progress;
+  std::function<void(std::string_view stage, std::uint64_t done, std::uint64_t total, std::string_view detail)>
+      progress;
 };
 
 enum class Ending { Finished, BudgetSpent, Stopped };
@@ -142,7 +143,7 @@ class Engine final : public wire::Service {
   std::map<std::string, std::shared_ptr<UploadSlot>> slots_;  // by token, of what runs now
   std::shared_ptr<const MappedFile> version_;                 // of machine_->epoch()
   Checksum version_checksum_;
-  std::optional<pipeline::WorkOrder> order_;                  // of the open round
+  std::optional<pipeline::WorkOrder> order_;  // of the open round
   std::string order_json_;
   std::string canonical_, pipeline_digest_;
   std::uint64_t max_upload_bytes_ = 0;
@@ -151,7 +152,7 @@ class Engine final : public wire::Service {
   std::string last_detail_;
   std::optional<wire::Fault> ended_;  // what pollers are told once the run is over
   SecureNoise noise_;
-  TaskQueue screening_;               // last: its thread ends before anything that it uses
+  TaskQueue screening_;  // last: its thread ends before anything that it uses
 };
 
 }  // namespace hansa::coordinator

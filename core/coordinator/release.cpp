@@ -91,23 +91,29 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   double weights = 0;
   for (const auto& one : accepted) {
     const auto& claims = one.upload.claims;
-    fold::FoldClient client{{one.node, "", weight_of(claims), claims.examples, claims.tokens, claims.steps}, one.upload.clip_factor,
+    fold::FoldClient client{{one.node, "", weight_of(claims), claims.examples, claims.tokens, claims.steps},
+                            one.upload.clip_factor,
                             spool_.path_of(plan.round, plan.attempt, one.node)};
     weights += client.who.weight;
     clients.push_back(std::move(client));
   }
   // Under central DP the denominator is public and planned: the number of participants is itself private.
   what.denominator = is_private() ? plan.expected_cohort : weights;
-  if (what.additive && !(what.denominator > 0)) throw Error("the accepted updates weigh nothing (their nodes claim no examples)");
+  if (what.additive && !(what.denominator > 0))
+    throw Error("the accepted updates weigh nothing (their nodes claim no examples)");
   what.sensitivity = {order_->clip_bound, 1, what.denominator};
   if (plan.adjacency == Adjacency::ReplaceOne) what.sensitivity.l2 *= 2;
 
   if (const auto spend = spend_of(plan)) ledger_->charge(plan.round, plan.attempt, *spend);
   const auto next = plan.base + 1;
-  const fold::FoldFiles files{setup_.directory.version(plan.base), setup_.directory.state(plan.base), setup_.directory.version(next),
-                              setup_.directory.state(next), durability_, [&] { save_components(next); }};
-  auto outcome = fold::fold(what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, noise_},
-                            files);
+  const fold::FoldFiles files{setup_.directory.version(plan.base),
+                              setup_.directory.state(plan.base),
+                              setup_.directory.version(next),
+                              setup_.directory.state(next),
+                              durability_,
+                              [&] { save_components(next); }};
+  auto outcome = fold::fold(
+      what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, noise_}, files);
   Folded folded{std::move(outcome.metrics), {outcome.version.size, outcome.version.checksum}, {}};
   if (outcome.state) folded.state = {outcome.state->size, outcome.state->checksum};
   return folded;
@@ -115,8 +121,10 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
 
 void Engine::release(const RoundPlan& plan, Folded folded) {
   const auto next = plan.base + 1;
-  if (ledger_ && spend_of(plan) && !ledger_->was_released(plan.round)) ledger_->released(plan.round, plan.attempt, next);
-  if (manifest_.epoch != next) checkpoint_round(plan, std::move(folded));  // else a restart came between checkpoint and journal
+  if (ledger_ && spend_of(plan) && !ledger_->was_released(plan.round))
+    ledger_->released(plan.round, plan.attempt, next);
+  if (manifest_.epoch != next)
+    checkpoint_round(plan, std::move(folded));  // else a restart came between checkpoint and journal
   machine_->released({next, folded.version.size, folded.version.checksum});
   sweep();
   map_version();
@@ -210,8 +218,9 @@ void Engine::restore() {
     if (!loaded->note.empty()) setup_.log.warning(loaded->note);
     manifest_ = std::move(loaded->manifest);
     if (manifest_.run_id != pipeline_digest_) {
-      throw Error(fmt::format("{} was made by another pipeline; resume with its own config.toml, or start a new run directory",
-                              setup_.directory.path().string()));
+      throw Error(
+          fmt::format("{} was made by another pipeline; resume with its own config.toml, or start a new run directory",
+                      setup_.directory.path().string()));
     }
     bytes_down_ = std::stoull(manifest_.notes["bytes_down"]);
     bytes_up_ = std::stoull(manifest_.notes["bytes_up"]);
@@ -220,7 +229,8 @@ void Engine::restore() {
   events_.truncate_to(manifest_.events_offset);
   metrics_.truncate_to(manifest_.metrics_offset);
   const bool anew = machine_->registered().empty();
-  events_.append(anew ? "run_started" : "resumed", {{"name", spec_.run.name}, {"epoch", machine_->epoch()}, {"pipeline", pipeline_digest_}});
+  events_.append(anew ? "run_started" : "resumed",
+                 {{"name", spec_.run.name}, {"epoch", machine_->epoch()}, {"pipeline", pipeline_digest_}});
   load_components(machine_->epoch());
   if (machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding) make_order(machine_->plan());
   map_version();
@@ -242,7 +252,8 @@ void Engine::map_version() {
   const auto epoch = machine_->epoch();
   const auto path = setup_.directory.version(epoch);
   version_ = std::make_shared<const MappedFile>(path);
-  version_checksum_ = machine_->version() && machine_->version()->epoch == epoch ? machine_->version()->checksum : facts_of(path).checksum;
+  version_checksum_ = machine_->version() && machine_->version()->epoch == epoch ? machine_->version()->checksum
+                                                                                 : facts_of(path).checksum;
 }
 
 }  // namespace hansa::coordinator

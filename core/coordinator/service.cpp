@@ -12,7 +12,8 @@ namespace {
 // Counts what is served, so that the report can say what a round costs in bytes.
 class CountingSource final : public wire::ByteSource {
  public:
-  CountingSource(std::shared_ptr<const MappedFile> file, std::atomic<std::uint64_t>& served) : source_(std::move(file)), served_(served) {}
+  CountingSource(std::shared_ptr<const MappedFile> file, std::atomic<std::uint64_t>& served)
+      : source_(std::move(file)), served_(served) {}
   std::uint64_t size() const override { return source_.size(); }
   std::span<const std::byte> read(std::uint64_t offset, std::uint64_t count) const override {
     served_ += count;
@@ -27,28 +28,37 @@ class CountingSource final : public wire::ByteSource {
 }  // namespace
 
 std::optional<wire::Fault> Engine::why_not(const wire::Hello& hello) const {
-  const auto refuse = [&](wire::FaultCode code, std::string why) { return wire::Fault{code, std::move(why), false, 0}; };
+  const auto refuse = [&](wire::FaultCode code, std::string why) {
+    return wire::Fault{code, std::move(why), false, 0};
+  };
   const auto known = names_.find(node_id(hello.node));
   if (known == names_.end() || known->second != hello.node) {
     return refuse(wire::FaultCode::Unauthorised,
-                  fmt::format("node '{}' is not part of this run; add [[node]] name = \"{}\" to its config", hello.node, hello.node));
+                  fmt::format("node '{}' is not part of this run; add [[node]] name = \"{}\" to its config", hello.node,
+                              hello.node));
   }
   if (hello.base_digest != setup_.base_digest) {
-    return refuse(wire::FaultCode::BaseMismatch,
-                  fmt::format("node '{}' has another base model (digest {}…, this run has {}…); give it the same checkpoint with --model",
-                              hello.node, hello.base_digest.substr(0, 12), setup_.base_digest.substr(0, 12)));
+    return refuse(
+        wire::FaultCode::BaseMismatch,
+        fmt::format(
+            "node '{}' has another base model (digest {}…, this run has {}…); give it the same checkpoint with --model",
+            hello.node, hello.base_digest.substr(0, 12), setup_.base_digest.substr(0, 12)));
   }
   if (hello.tokenizer_digest != setup_.tokenizer_digest) {
     return refuse(wire::FaultCode::BaseMismatch,
-                  fmt::format("node '{}' has another tokenizer (digest {}…, this run has {}…); copy tokenizer.json from the coordinator's "
-                              "checkpoint", hello.node, hello.tokenizer_digest.substr(0, 12), setup_.tokenizer_digest.substr(0, 12)));
+                  fmt::format("node '{}' has another tokenizer (digest {}…, this run has {}…); copy tokenizer.json "
+                              "from the coordinator's "
+                              "checkpoint",
+                              hello.node, hello.tokenizer_digest.substr(0, 12), setup_.tokenizer_digest.substr(0, 12)));
   }
   for (const auto& needed : setup_.plugins) {
-    const auto has = std::find_if(hello.plugins.begin(), hello.plugins.end(), [&](const auto& one) { return one.id == needed.id; });
+    const auto has =
+        std::find_if(hello.plugins.begin(), hello.plugins.end(), [&](const auto& one) { return one.id == needed.id; });
     if (has == hello.plugins.end() || has->version != needed.version) {
-      return refuse(wire::FaultCode::PluginMismatch,
-                    fmt::format("node '{}' needs plugin {} {} and has {}; install that version and start it again", hello.node, needed.id,
-                                needed.version, has == hello.plugins.end() ? "none" : has->version));
+      return refuse(
+          wire::FaultCode::PluginMismatch,
+          fmt::format("node '{}' needs plugin {} {} and has {}; install that version and start it again", hello.node,
+                      needed.id, needed.version, has == hello.plugins.end() ? "none" : has->version));
     }
   }
   return std::nullopt;
@@ -63,13 +73,15 @@ wire::Answer<wire::Joined> Engine::join(const wire::Hello& hello, const wire::Pe
   }
   const auto node = node_id(hello.node);
   if (const auto older = sessions_.find(node); older != sessions_.end() && older->second->peer_.link) {
-    older->second->peer_.link->close("the node connected again");  // most likely its old link is dead and nobody noticed yet
+    older->second->peer_.link->close(
+        "the node connected again");  // most likely its old link is dead and nobody noticed yet
   }
   try {
     machine_->joined({node, hello.examples, hello.rank, hello.resources.uplink_bytes_per_second, 0});
   } catch (const DiskFull& full) {
     setup_.log.warning(fmt::format("{} is asked to join later: {}", hello.node, full.what()));
-    return wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator's disk is full: {}", full.what()), true, 2000};
+    return wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator's disk is full: {}", full.what()), true,
+                       2000};
   }
   note_node("node_joined", hello.node, {{"address", peer.address}, {"build", hello.build}});
   auto session = std::make_unique<Session>(*this, node, peer);
@@ -89,7 +101,8 @@ void Engine::serve_everybody() {
 void Engine::serve(Session& session) {
   if (!session.waiting_) return;
   if (ended_) return std::exchange(session.waiting_, nullptr)(*ended_);
-  if (auto work = machine_->work_for(session.node_)) std::exchange(session.waiting_, nullptr)(offer(*work, session.holds_));
+  if (auto work = machine_->work_for(session.node_))
+    std::exchange(session.waiting_, nullptr)(offer(*work, session.holds_));
 }
 
 wire::WorkOffer Engine::offer(const WorkItem& work, Epoch holds) {
@@ -104,9 +117,13 @@ wire::WorkOffer Engine::offer(const WorkItem& work, Epoch holds) {
   info.max_upload_bytes = work.task == Task::Train ? max_upload_bytes_ : 0;
   info.lease_ms = static_cast<std::uint32_t>(1000 * spec_.network.lease_seconds);
   info.token = work.token;
-  for (const auto& settled : machine_->settled(work.node)) info.settled.push_back({settled.token, settled.applied, settled.reason});
+  for (const auto& settled : machine_->settled(work.node))
+    info.settled.push_back({settled.token, settled.applied, settled.reason});
   if (holds != work.base) {
-    info.pulls.push_back({std::string(kAdapterChannel), holds, work.base, {version_checksum_, version_->bytes().size(), kPacketVersion}});
+    info.pulls.push_back({std::string(kAdapterChannel),
+                          holds,
+                          work.base,
+                          {version_checksum_, version_->bytes().size(), kPacketVersion}});
     offer.sources.push_back(std::make_shared<CountingSource>(version_, bytes_down_));
   }
   offer.upload = slot_of(work);

@@ -31,7 +31,8 @@ Claims claims_of(const wire::Report& report) {
 
 wire::Fault disk_full(const DiskFull& full, const Log& log) {
   log.warning(fmt::format("{}; a node is asked to send again later", full.what()));
-  return {wire::FaultCode::Busy, fmt::format("the coordinator's disk is full ({}); nothing accepted was lost", full.what()), true, 2000};
+  return {wire::FaultCode::Busy,
+          fmt::format("the coordinator's disk is full ({}); nothing accepted was lost", full.what()), true, 2000};
 }
 
 }  // namespace
@@ -50,7 +51,8 @@ void Session::resume(const std::string& token, wire::Reply<wire::WorkOffer> done
   auto redeemed = engine_.machine_->redeem(token);
   if (const auto* refusal = std::get_if<Refusal>(&redeemed)) return done(fault_of(*refusal));
   const auto& found = std::get<RoundMachine::Redeemed>(redeemed);
-  if (found.work.node != node_) return done(wire::Fault{wire::FaultCode::Unauthorised, "this work belongs to another node", false, 0});
+  if (found.work.node != node_)
+    return done(wire::Fault{wire::FaultCode::Unauthorised, "this work belongs to another node", false, 0});
   done(engine_.offer(found.work, holds_));
 }
 
@@ -62,7 +64,8 @@ wire::Answer<std::string> Session::pipeline(const std::string& digest) {
 
 wire::Directive Session::heartbeat(const std::string& token, const wire::Progress& progress) {
   const std::lock_guard lock(engine_.mutex_);
-  const auto answer = engine_.machine_->heartbeat(token, {static_cast<Progress::Stage>(progress.stage), progress.done, progress.total});
+  const auto answer =
+      engine_.machine_->heartbeat(token, {static_cast<Progress::Stage>(progress.stage), progress.done, progress.total});
   if (answer.stop) return {wire::Directive::What::Stop, answer.reason, 0};
   return {};
 }
@@ -98,7 +101,8 @@ void UploadSlot::commit(const wire::BlobInfo& blob, const wire::Report& report, 
     const std::lock_guard lock(engine_.mutex_);
     upload_seconds_ = first_chunk_at_ == 0 ? 0 : engine_.setup_.clock.now() - first_chunk_at_;
   }
-  engine_.screening_.post([self = shared_from_this(), blob, claims, done = std::move(done)] { self->screen(blob, claims, done); });
+  engine_.screening_.post(
+      [self = shared_from_this(), blob, claims, done = std::move(done)] { self->screen(blob, claims, done); });
 }
 
 void UploadSlot::evaluated(const Claims& claims, const wire::Reply<wire::Receipt>& done) {
@@ -120,7 +124,8 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
       auto redeemed = engine_.machine_->redeem(work_.token);
       if (const auto* refusal = std::get_if<Refusal>(&redeemed)) return done(fault_of(*refusal));
       if (const auto& receipt = std::get<RoundMachine::Redeemed>(redeemed).receipt) {
-        return done(wire::Receipt{receipt->round, receipt->accepted, receipt->reason});  // the first answer was lost on its way
+        return done(
+            wire::Receipt{receipt->round, receipt->accepted, receipt->reason});  // the first answer was lost on its way
       }
       order = *engine_.order_;
     }
@@ -132,12 +137,13 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
     const std::lock_guard lock(engine_.mutex_);
     screen_seconds_ = engine_.setup_.clock.now() - began;
     const auto name = engine_.name_of(work_.node);
-    auto received = engine_.machine_->received(work_.token, {blob.size, blob.xxh3, claims, verdict.norm, verdict.clip_factor,
-                                                             verdict.accepted, verdict.reason});
+    auto received = engine_.machine_->received(work_.token, {blob.size, blob.xxh3, claims, verdict.norm,
+                                                             verdict.clip_factor, verdict.accepted, verdict.reason});
     if (const auto* refusal = std::get_if<Refusal>(&received)) return done(fault_of(*refusal));
     const auto& receipt = std::get<Receipt>(received);
     if (receipt.accepted) {
-      engine_.note_node("upload_accepted", name, {{"round", work_.round}, {"bytes", blob.size}, {"norm", verdict.norm}});
+      engine_.note_node("upload_accepted", name,
+                        {{"round", work_.round}, {"bytes", blob.size}, {"norm", verdict.norm}});
     } else {
       engine_.setup_.log.warning(fmt::format("round {}: {}", work_.round, receipt.reason));
       engine_.note_node("upload_refused", name, {{"round", work_.round}, {"reason", receipt.reason}});
@@ -147,7 +153,8 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
   } catch (const DiskFull& full) {
     done(disk_full(full, engine_.setup_.log));
   } catch (const std::exception& bad) {  // the RPC edge: the node hears it, the coordinator lives on
-    done(wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator could not read the upload: {}", bad.what()), true, 5000});
+    done(wire::Fault{wire::FaultCode::Busy, fmt::format("the coordinator could not read the upload: {}", bad.what()),
+                     true, 5000});
   }
 }
 
@@ -158,8 +165,10 @@ void UploadSlot::abandon(std::string reason) {
   Upload nothing;
   nothing.reason = fmt::format("the node gave it up: {}", reason);
   try {
-    if (work_.task == Task::Train) engine_.machine_->received(work_.token, nothing);
-    else engine_.machine_->evaluated(work_.token, {});
+    if (work_.task == Task::Train)
+      engine_.machine_->received(work_.token, nothing);
+    else
+      engine_.machine_->evaluated(work_.token, {});
   } catch (const DiskFull& full) {  // then its lease runs out instead
     engine_.setup_.log.warning(full.what());
   }

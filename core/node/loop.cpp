@@ -39,7 +39,8 @@ LoopResult Loop::run() {
   auto joined = client_.join(setup_.hello);
   while (!setup_.stop) {
     if (const auto* fault = std::get_if<wire::Fault>(&joined)) {
-      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent) return {true, fault->message};
+      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent)
+        return {true, fault->message};
       if (!fault->retry) return {false, fault->message};
     }
     if (!std::holds_alternative<wire::Welcome>(joined)) {
@@ -50,7 +51,8 @@ LoopResult Loop::run() {
     if (std::holds_alternative<wire::LinkLost>(work)) {
       joined = client_.reconnect();
     } else if (const auto* fault = std::get_if<wire::Fault>(&work)) {
-      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent) return {true, fault->message};
+      if (fault->code == wire::FaultCode::Finished || fault->code == wire::FaultCode::BudgetSpent)
+        return {true, fault->message};
       if (!fault->retry) return {false, fault->message};
       pause(fault->after_ms);
     } else {
@@ -71,8 +73,10 @@ void Loop::work_on(wire::Offer offer) {
     }
     for (const auto& settled : offer.info.settled) worker_->settled(setup_.silo, settled.token, settled.applied);
     if (!fetch_version(offer)) return;
-    if (offer.info.task == wire::Task::Train) train(offer);
-    else evaluate(offer);
+    if (offer.info.task == wire::Task::Train)
+      train(offer);
+    else
+      evaluate(offer);
   } catch (const DiskFull& full) {  // the work is offered again
     setup_.log.error(fmt::format("round {}: {}; trying again", offer.info.round, full.what()));
     client_.drop_work();
@@ -127,7 +131,8 @@ void Loop::train(wire::Offer offer) {
     auto joined = client_.reconnect();
     if (!std::holds_alternative<wire::Welcome>(joined)) continue;
     auto resumed = client_.resume(token);
-    if (std::holds_alternative<wire::Fault>(resumed)) return client_.drop_work();  // the round went on without this node
+    if (std::holds_alternative<wire::Fault>(resumed))
+      return client_.drop_work();  // the round went on without this node
     if (auto* again = std::get_if<wire::Offer>(&resumed)) offer = std::move(*again);
   }
 }
@@ -139,7 +144,8 @@ bool Loop::send(wire::Offer offer, const pipeline::EncodedUpdate& update, const 
   update.stream([&](std::span<const std::byte> bytes) { stream.write_stable(bytes); });
   const auto outcome = stream.commit(report, kPacketVersion);
   if (const auto* receipt = std::get_if<wire::Receipt>(&outcome)) {
-    if (!receipt->accepted) setup_.log.warning(fmt::format("round {}: the update was refused: {}", receipt->round, receipt->reason));
+    if (!receipt->accepted)
+      setup_.log.warning(fmt::format("round {}: the update was refused: {}", receipt->round, receipt->reason));
     return true;
   }
   if (const auto* fault = std::get_if<wire::Fault>(&outcome)) {
@@ -170,7 +176,8 @@ void Loop::evaluate(wire::Offer offer) {
 
 void Loop::pause(std::uint32_t ms) {
   const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
-  while (!setup_.stop && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  while (!setup_.stop && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
 }
 
 void Loop::progress(wire::Stage stage, std::uint64_t done, std::uint64_t total) {

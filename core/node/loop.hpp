@@ -20,8 +20,8 @@ struct LoopSetup {
   Silo silo;
   wire::ClientOptions client;
   const Log& log;
-  const std::atomic<bool>& stop;      // the process was asked to end
-  std::atomic<bool>& cancelled;       // what components poll: set here on stop and when the coordinator takes work back
+  const std::atomic<bool>& stop;  // the process was asked to end
+  std::atomic<bool>& cancelled;   // what components poll: set here on stop and when the coordinator takes work back
   // Makes the worker once the pipeline is known; `canonical` is the coordinator's JSON.
   std::function<std::unique_ptr<Worker>(const std::string& canonical)> make_worker;
 };

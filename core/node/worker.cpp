@@ -1,7 +1,7 @@
 #include "node/worker.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <hf/tokenizer.hpp>
 
@@ -24,9 +24,12 @@ std::filesystem::path current_of(const Silo& silo) { return silo.state / "state"
 
 // Version tensors, mapped.
 struct OpenVersion {
-  OpenVersion(const std::filesystem::path& path, const Layout& layout) : file(path), view(file.bytes()), channel(view.find(kAdapterChannel)) {
-    if (!channel) throw Error(fmt::format("{} is no model version: it holds no channel '{}'", path.string(), kAdapterChannel));
-    if (auto why = difference(*channel, layout)) throw Error(fmt::format("{} does not fit the adapter: {}", path.string(), *why));
+  OpenVersion(const std::filesystem::path& path, const Layout& layout)
+      : file(path), view(file.bytes()), channel(view.find(kAdapterChannel)) {
+    if (!channel)
+      throw Error(fmt::format("{} is no model version: it holds no channel '{}'", path.string(), kAdapterChannel));
+    if (auto why = difference(*channel, layout))
+      throw Error(fmt::format("{} does not fit the adapter: {}", path.string(), *why));
   }
   at::Tensor tensor(std::size_t index) const { return view_as_tensor(view, channel->entries[index].code); }
   MappedFile file;
@@ -53,8 +56,10 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   const auto seed = static_cast<std::uint64_t>(spec.run.seed);
   guard(model_, {.doing = "open"}, [&](Model& model) {
     modules_ = model.modules(path);
-    if (spec.model_host.initialise) model.initialise(path, at::kCPU, compute_type(spec), derive_seed(seed, "model"));
-    else model.open(path, at::kCPU, compute_type(spec));
+    if (spec.model_host.initialise)
+      model.initialise(path, at::kCPU, compute_type(spec), derive_seed(seed, "model"));
+    else
+      model.open(path, at::kCPU, compute_type(spec));
   });
   guard(adapter_, {.doing = "create"}, [&](Adapter& adapter) {
     layout_ = adapter.layout(modules_);
@@ -85,9 +90,7 @@ void Worker::load(const std::filesystem::path& version) {
   for (Index i = 0; i < layout_.tensors.size(); ++i) adapter_->parameter(i).copy_(open.tensor(i));
 }
 
-PacketContents Worker::contents() const {
-  return fold::version_contents(layout_, 0, "a node");
-}
+PacketContents Worker::contents() const { return fold::version_contents(layout_, 0, "a node"); }
 
 void Worker::save(const std::filesystem::path& version, Durability durability) const {
   const at::NoGradGuard no_grad;
@@ -107,7 +110,8 @@ fold::PacketFile Worker::write_initial(const std::filesystem::path& version, Dur
 
 // ---- training
 
-Trained Worker::train(const Silo& silo, const std::filesystem::path& version, const pipeline::WorkOrder& order, const std::string& token) {
+Trained Worker::train(const Silo& silo, const std::filesystem::path& version, const pipeline::WorkOrder& order,
+                      const std::string& token) {
   const SteadyClock clock;
   const double began = clock.now();
   load(version);
@@ -115,14 +119,16 @@ Trained Worker::train(const Silo& silo, const std::filesystem::path& version, co
   const auto node = node_id(silo.name);
   const auto seed = static_cast<std::uint64_t>(spec_.run.seed);
   const auto round = order.plan.round;
-  auto result = take_turn(silo, {order.plan, order.exchange, node, order.rounds, pipeline::training_seed(seed, round, node)});
+  auto result =
+      take_turn(silo, {order.plan, order.exchange, node, order.rounds, pipeline::training_seed(seed, round, node)});
 
   const double trained = clock.now();
   std::vector<at::Tensor> deltas;
   {
     const at::NoGradGuard no_grad;
     const OpenVersion open(version, layout_);
-    for (Index i = 0; i < layout_.tensors.size(); ++i) deltas.push_back(adapter_->parameter(i).detach().sub(open.tensor(i)));
+    for (Index i = 0; i < layout_.tensors.size(); ++i)
+      deltas.push_back(adapter_->parameter(i).detach().sub(open.tensor(i)));
   }
   auto update = pipeline::encode_update(order, std::move(deltas), {codecs_.chain, privacy_, *noise_},
                                         {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
@@ -158,8 +164,10 @@ TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
 // A silo without any begins as the trainer was created: a simulation's worker may have been in another silo before.
 void Worker::begin_state(const Silo& silo) {
   if (trainer_->state_version() == 0) return;
-  if (std::filesystem::exists(current_of(silo))) fold::ComponentStates::read(current_of(silo)).load("trainer", *trainer_);
-  else fresh_.load("trainer", *trainer_);
+  if (std::filesystem::exists(current_of(silo)))
+    fold::ComponentStates::read(current_of(silo)).load("trainer", *trainer_);
+  else
+    fresh_.load("trainer", *trainer_);
 }
 
 void Worker::keep_pending(const Silo& silo, const std::string& token) {
@@ -173,8 +181,10 @@ void Worker::keep_pending(const Silo& silo, const std::string& token) {
 void Worker::settled(const Silo& silo, const std::string& token, bool applied) {
   const auto pending = pending_of(silo, token);
   if (!std::filesystem::exists(pending)) return;  // settled before, or nothing was kept
-  if (applied) rename_into_place(pending, current_of(silo), Durability::Process);
-  else std::filesystem::remove(pending);
+  if (applied)
+    rename_into_place(pending, current_of(silo), Durability::Process);
+  else
+    std::filesystem::remove(pending);
 }
 
 // ---- looking
@@ -186,7 +196,8 @@ Metrics Worker::evaluate(const std::filesystem::path& heldout) {
     data.rewind();
   });
   const at::NoGradGuard no_grad;
-  return guard(evaluator_, {.doing = "evaluate"}, [&](Evaluator& evaluator) { return evaluator.evaluate(*model_, *heldout_); });
+  return guard(evaluator_, {.doing = "evaluate"},
+               [&](Evaluator& evaluator) { return evaluator.evaluate(*model_, *heldout_); });
 }
 
 Metrics Worker::evaluate_base(const std::filesystem::path& heldout) {
@@ -197,9 +208,8 @@ Metrics Worker::evaluate_base(const std::filesystem::path& heldout) {
 }
 
 void Worker::export_adapter(const std::filesystem::path& directory) {
-  guard(adapter_, {.doing = "export"}, [&](Adapter& adapter) {
-    adapter.export_to(*model_, modules_, spec_.model_host.path.string(), directory);
-  });
+  guard(adapter_, {.doing = "export"},
+        [&](Adapter& adapter) { adapter.export_to(*model_, modules_, spec_.model_host.path.string(), directory); });
 }
 
 }  // namespace hansa::node

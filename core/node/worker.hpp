@@ -44,9 +44,10 @@ class Worker {
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
 
   fold::PacketFile write_initial(const std::filesystem::path& version, Durability);  // epoch 0
-  void load(const std::filesystem::path& version);                                   // the adapter becomes this version's
+  void load(const std::filesystem::path& version);  // the adapter becomes this version's
   // One turn: load the version, train on the silo, clip, noise and encode the change.
-  Trained train(const Silo&, const std::filesystem::path& version, const pipeline::WorkOrder&, const std::string& token);
+  Trained train(const Silo&, const std::filesystem::path& version, const pipeline::WorkOrder&,
+                const std::string& token);
   // What a silo alone would make of the same version, in the same number of turns: the local-only baseline.
   void train_alone(const Silo&, const std::filesystem::path& version, Round rounds);
   void save(const std::filesystem::path& version, Durability) const;  // the adapter as it is now

@@ -18,7 +18,8 @@ Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, co
       server_optimizer(make<ServerOptimizer>(spec.server_optimizer, registry, services)),
       selector(make<Selector>(spec.selector, registry, services)),
       round_policy(make<RoundPolicy>(spec.round_policy, registry, services)),
-      codec_instances(make_codecs(spec, registry, services)), codecs(codec_instances.chain),
+      codec_instances(make_codecs(spec, registry, services)),
+      codecs(codec_instances.chain),
       additive(spec.aggregator.traits.flags & HANSA_TRAIT_ADDITIVE) {
   if (!spec.privacy.component) return;
   privacy = make<Privacy>(spec.privacy, registry, services);

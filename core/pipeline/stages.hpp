@@ -23,7 +23,8 @@ struct Codecs {  // the chain and what it borrows
 Codecs make_codecs(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
 
 template <class Interface>
-Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegistry& registry, const HostServices& services) {
+Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegistry& registry,
+                         const HostServices& services) {
   return create<Interface>(registry, *spec.component, spec.params, services);
 }
 

@@ -27,7 +27,11 @@ constexpr std::array kFields = {
 };
 // Runtimes that must come first in the process, and so end it when a plugin brings them in.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kSanitiserRuntimes = {
-    {{"libasan.", "address"}, {"libclang_rt.asan", "address"}, {"libtsan.", "thread"}, {"libhwasan.", "hwaddress"}, {"libmsan.", "memory"}}};
+    {{"libasan.", "address"},
+     {"libclang_rt.asan", "address"},
+     {"libtsan.", "thread"},
+     {"libhwasan.", "hwaddress"},
+     {"libmsan.", "memory"}}};
 
 std::string_view value_or_none(const BuildNote& note, std::string_view key) {
   const auto* value = find(note, key);
@@ -39,18 +43,20 @@ struct Differences {
   std::string_view otherwise;  // another way out than rebuilding
   void add(std::string what, std::string_view remedy) {
     fields.push_back(std::move(what));
-    if (!remedy.empty() && std::find(remedies.begin(), remedies.end(), remedy) == remedies.end()) remedies.emplace_back(remedy);
+    if (!remedy.empty() && std::find(remedies.begin(), remedies.end(), remedy) == remedies.end())
+      remedies.emplace_back(remedy);
   }
   std::string text() const {
-    return fmt::format("was built for another host: {}. Rebuild it with {}: {}{}", fmt::join(fields, "; "), fmt::join(remedies, " and "),
-                       kRebuild, otherwise);
+    return fmt::format("was built for another host: {}. Rebuild it with {}: {}{}", fmt::join(fields, "; "),
+                       fmt::join(remedies, " and "), kRebuild, otherwise);
   }
 };
 
 std::pair<int, int> version_of(std::string_view text) {
   std::pair<int, int> version{-1, -1};
   const auto dot = std::from_chars(text.data(), text.data() + text.size(), version.first).ptr;
-  if (dot != text.data() + text.size() && *dot == '.') std::from_chars(dot + 1, text.data() + text.size(), version.second);
+  if (dot != text.data() + text.size() && *dot == '.')
+    std::from_chars(dot + 1, text.data() + text.size(), version.second);
   return version;
 }
 
@@ -58,9 +64,11 @@ void compare_contract(const BuildNote& file, const BuildNote& host, Differences&
   const auto built = value_or_none(file, "contract");
   const auto [major, minor] = version_of(built);
   if (major == HANSA_ABI_MAJOR && minor >= 0 && minor <= HANSA_ABI_MINOR) return;
-  found.add(fmt::format("contract: built for {}, this host needs {}.0 to {}", built, HANSA_ABI_MAJOR, value_or_none(host, "contract")),
+  found.add(fmt::format("contract: built for {}, this host needs {}.0 to {}", built, HANSA_ABI_MAJOR,
+                        value_or_none(host, "contract")),
             kThisSdk);
-  if (major > HANSA_ABI_MAJOR || (major == HANSA_ABI_MAJOR && minor > HANSA_ABI_MINOR)) found.otherwise = "; or use a newer hansa";
+  if (major > HANSA_ABI_MAJOR || (major == HANSA_ABI_MAJOR && minor > HANSA_ABI_MINOR))
+    found.otherwise = "; or use a newer hansa";
 }
 
 // "aggregator/2" when this host knows "aggregator/1": name what it knows.
@@ -91,9 +99,11 @@ void compare_fields(const ElfFacts& facts, const BuildNote& file, const BuildNot
     // The note says how the sources were compiled; the libraries say how they were linked.
     if (field.key == "sanitiser" && built == needed)
       for (const auto& [library, sanitiser] : kSanitiserRuntimes)
-        if (std::any_of(facts.needed.begin(), facts.needed.end(), [&](const auto& name) { return name.starts_with(library); }))
+        if (std::any_of(facts.needed.begin(), facts.needed.end(),
+                        [&](const auto& name) { return name.starts_with(library); }))
           built = sanitiser;
-    if (built != needed) found.add(fmt::format("{}: built for {}, this host needs {}", field.what, built, needed), field.remedy);
+    if (built != needed)
+      found.add(fmt::format("{}: built for {}, this host needs {}", field.what, built, needed), field.remedy);
   }
 }
 
@@ -126,7 +136,8 @@ std::vector<std::string> kinds_of(const BuildNote& note) {
 
 std::optional<std::string> incompatibility(const ElfFacts& facts, const BuildNote& host) {
   if (facts.note.empty())
-    return fmt::format("has no build note (section {}); build it with hansa_add_plugin of this host's SDK", HANSA_NOTE_SECTION);
+    return fmt::format("has no build note (section {}); build it with hansa_add_plugin of this host's SDK",
+                       HANSA_NOTE_SECTION);
   const auto file = parse_note(facts.note);
   Differences found;
   compare_contract(file, host, found);
@@ -135,24 +146,31 @@ std::optional<std::string> incompatibility(const ElfFacts& facts, const BuildNot
   if (!found.fields.empty()) return found.text();
 
   const auto runtime = value_or_none(host, "cxx_library") == "libc++" ? std::string_view("libc++.") : "libstdc++.";
-  if (std::none_of(facts.needed.begin(), facts.needed.end(), [&](const auto& name) { return name.starts_with(runtime); }))
-    return fmt::format("links the C++ runtime statically ({}so is not among its libraries), so that its exceptions and types "
-                       "would be strangers to this host; link it without -static-libstdc++ and -static-libgcc",
-                       runtime);
+  if (std::none_of(facts.needed.begin(), facts.needed.end(),
+                   [&](const auto& name) { return name.starts_with(runtime); }))
+    return fmt::format(
+        "links the C++ runtime statically ({}so is not among its libraries), so that its exceptions and types "
+        "would be strangers to this host; link it without -static-libstdc++ and -static-libgcc",
+        runtime);
 
   std::vector<std::string> extra;
   bool entry = false;
   for (const auto& name : facts.exports)
-    if (name == HANSA_ENTRY_SYMBOL) entry = true;
-    else extra.push_back(name);
-  if (!entry) return fmt::format("does not export {}; describe the plugin with HANSA_PLUGIN (hansa/plugin.hpp)", HANSA_ENTRY_SYMBOL);
+    if (name == HANSA_ENTRY_SYMBOL)
+      entry = true;
+    else
+      extra.push_back(name);
+  if (!entry)
+    return fmt::format("does not export {}; describe the plugin with HANSA_PLUGIN (hansa/plugin.hpp)",
+                       HANSA_ENTRY_SYMBOL);
   if (!extra.empty()) {
     const auto count = extra.size();
     extra.resize(std::min<std::size_t>(count, 3));
-    return fmt::format("exports {} more than {}: {}{}; two plugins would share such symbols. Link it with hansa_add_plugin, "
-                       "which hides them",
-                       count == 1 ? "one symbol" : fmt::format("{} symbols", count), HANSA_ENTRY_SYMBOL, fmt::join(extra, ", "),
-                       count > extra.size() ? ", …" : "");
+    return fmt::format(
+        "exports {} more than {}: {}{}; two plugins would share such symbols. Link it with hansa_add_plugin, "
+        "which hides them",
+        count == 1 ? "one symbol" : fmt::format("{} symbols", count), HANSA_ENTRY_SYMBOL, fmt::join(extra, ", "),
+        count > extra.size() ? ", …" : "");
   }
   return std::nullopt;
 }

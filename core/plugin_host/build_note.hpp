@@ -11,7 +11,8 @@
 
 namespace hansa {
 
-using BuildNote = std::vector<std::pair<std::string, std::string>>;  // in the order of the text; build_note.h names the keys
+using BuildNote =
+    std::vector<std::pair<std::string, std::string>>;  // in the order of the text; build_note.h names the keys
 
 BuildNote parse_note(std::string_view text);  // lines without '=' are dropped
 const std::string* find(const BuildNote&, std::string_view key);

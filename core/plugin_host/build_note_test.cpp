@@ -40,8 +40,8 @@ TEST_CASE("The reader finds note, needed libraries and exports of a real plugin"
 
 TEST_CASE("The host's own note names every kind") {
   const auto kinds = kinds_of(host_note());
-  for (const auto* kind : {"adapter/1", "aggregator/1", "compressor/1", "data_source/1", "evaluator/1", "model/1", "privacy/1",
-                           "selector/1", "round_policy/1", "server_optimizer/1", "trainer/1"})
+  for (const auto* kind : {"adapter/1", "aggregator/1", "compressor/1", "data_source/1", "evaluator/1", "model/1",
+                           "privacy/1", "selector/1", "round_policy/1", "server_optimizer/1", "trainer/1"})
     CHECK(std::find(kinds.begin(), kinds.end(), kind) != kinds.end());
 }
 
@@ -49,19 +49,24 @@ TEST_CASE("Each differing field is named with what was built, what is needed and
   const auto torch = held("torch"), hash = held("kind.aggregator/1");
   const std::string rebuild = "cmake -S <its source> -B build && cmake --build build";
   CHECK(refusal_with("contract", "2.0") ==
-        "was built for another host: contract: built for 2.0, this host needs 1.0 to 1.0. Rebuild it with this host's SDK: " + rebuild +
-            "; or use a newer hansa");
+        "was built for another host: contract: built for 2.0, this host needs 1.0 to 1.0. Rebuild it with this host's "
+        "SDK: " +
+            rebuild + "; or use a newer hansa");
   CHECK_THAT(refusal_with("contract", "1.1"), Catch::Contains("contract: built for 1.1, this host needs 1.0 to 1.0"));
   CHECK_THAT(refusal_with("contract", "soon"), Catch::Contains("contract: built for soon"));
-  CHECK(refusal_with("torch", "2.12.0") ==
-        fmt::format("was built for another host: LibTorch: built for 2.12.0, this host needs {}. Rebuild it with -DHANSA_LIBTORCH set "
-                    "to this host's LibTorch: {}", torch, rebuild));
+  CHECK(refusal_with("torch", "2.12.0") == fmt::format("was built for another host: LibTorch: built for 2.12.0, this "
+                                                       "host needs {}. Rebuild it with -DHANSA_LIBTORCH set "
+                                                       "to this host's LibTorch: {}",
+                                                       torch, rebuild));
   CHECK_THAT(refusal_with("kind.aggregator/1", "0123456789abcdef"),
              Catch::Contains("interface aggregator/1: built for 0123456789abcdef, this host needs " + hash));
-  CHECK_THAT(refusal_with("cxx_library", "libc++"), Catch::Contains("C++ library: built for libc++, this host needs libstdc++"));
-  CHECK_THAT(refusal_with("cxx_strings", "old"), Catch::Contains("C++ string layout: built for old, this host needs cxx11"));
+  CHECK_THAT(refusal_with("cxx_library", "libc++"),
+             Catch::Contains("C++ library: built for libc++, this host needs libstdc++"));
+  CHECK_THAT(refusal_with("cxx_strings", "old"),
+             Catch::Contains("C++ string layout: built for old, this host needs cxx11"));
   CHECK_THAT(refusal_with("torch_cuda", "maybe"), Catch::Contains("LibTorch with CUDA: built for maybe"));
-  CHECK_THAT(refusal_with("sanitiser", "memory"), Catch::Contains("sanitiser: built for memory, this host needs " + held("sanitiser")));
+  CHECK_THAT(refusal_with("sanitiser", "memory"),
+             Catch::Contains("sanitiser: built for memory, this host needs " + held("sanitiser")));
   CHECK(refusal_with("build", "debug") == "accepted");  // for people only
   CHECK(refusal_with("hansa", "9.9") == "accepted");
 }
@@ -81,14 +86,17 @@ TEST_CASE("A library that merely links a sanitiser's runtime is refused as well"
   auto facts = read_elf(bytes_of(good_file())).value();
   const auto other = held("sanitiser") == "thread" ? "address" : "thread";
   facts.needed.push_back(std::string(other) == "thread" ? "libtsan.so.2" : "libasan.so.8");
-  CHECK_THAT(incompatibility(facts, host_note()).value(), Catch::Contains(fmt::format("sanitiser: built for {}", other)));
+  CHECK_THAT(incompatibility(facts, host_note()).value(),
+             Catch::Contains(fmt::format("sanitiser: built for {}", other)));
 }
 
 TEST_CASE("Files that are no shared library are told apart") {
   const auto why = [](const std::string& bytes) { return read_elf(bytes_of(bytes)).error(); };
   CHECK_THAT(why(""), Catch::Contains("is not a shared library"));
   CHECK_THAT(why("#!/bin/sh\n"), Catch::Contains("is not a shared library"));
-  CHECK_THAT(why("\x7f" "ELF"), Catch::Contains("truncated"));
+  CHECK_THAT(why("\x7f"
+                 "ELF"),
+             Catch::Contains("truncated"));
   auto other = good_file();
   other[18] = 8, other[19] = 0;  // MIPS
   CHECK_THAT(why(other), Catch::Contains("this host needs " + std::string(machine_name(host_machine()))));

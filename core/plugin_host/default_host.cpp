@@ -11,7 +11,10 @@
 namespace hansa {
 
 DefaultHost::DefaultHost(const StrategyRegistry& registry, const HansaComponent& component, HostServices services)
-    : registry_(registry), component_(component), services_(std::move(services)), label_(registry.label_of(component)) {}
+    : registry_(registry),
+      component_(component),
+      services_(std::move(services)),
+      label_(registry.label_of(component)) {}
 
 void DefaultHost::log(Level level, std::string_view message) {
   if (!services_.log) return;
@@ -24,7 +27,9 @@ void DefaultHost::progress(std::uint64_t done, std::uint64_t total) {
   if (services_.progress) services_.progress(label_, done, total);
 }
 
-bool DefaultHost::cancelled() const { return services_.cancelled && services_.cancelled->load(std::memory_order_relaxed); }
+bool DefaultHost::cancelled() const {
+  return services_.cancelled && services_.cancelled->load(std::memory_order_relaxed);
+}
 
 void DefaultHost::parallel_for(std::size_t n, const std::function<void(std::size_t)>& body) {
   at::parallel_for(0, static_cast<std::int64_t>(n), 1, [&](std::int64_t first, std::int64_t end) {

@@ -12,9 +12,9 @@
 
 namespace hansa {
 
-struct HostServices {  // what all components of a process share; everything pointed at outlives them
-  const Log* log = nullptr;                       // null: silent
-  const std::atomic<bool>* cancelled = nullptr;   // null: never
+struct HostServices {        // what all components of a process share; everything pointed at outlives them
+  const Log* log = nullptr;  // null: silent
+  const std::atomic<bool>* cancelled = nullptr;  // null: never
   std::uint64_t run_seed = 0;
   std::function<void(std::string_view component, std::uint64_t done, std::uint64_t total)> progress{};
 };

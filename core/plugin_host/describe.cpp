@@ -19,11 +19,32 @@ namespace {
 using json = nlohmann::ordered_json;
 
 constexpr std::array kMaturities = {"experimental", "beta", "stable"};
-constexpr std::array kTraits = {
-    "Linear", "Unbiased", "Lossless", "FixedSupport", "NormSafe", "AdditiveCodes", "OrderFree", "Additive", "ElementwiseMean",
-    "RankAware", "Exact", "NeedsIndividuals", "ReleasesIndividuals", "AssumesPoisson", "Flat", "GrowsWithRank", "KeepsHistory",
-    "Stateless", "Reentrant", "PlainAveraging", "Poisson", "Everyone", "CentralNoise", "LocalNoise", "ClosesEarly",
-    "StatesSensitivity"};
+constexpr std::array kTraits = {"Linear",
+                                "Unbiased",
+                                "Lossless",
+                                "FixedSupport",
+                                "NormSafe",
+                                "AdditiveCodes",
+                                "OrderFree",
+                                "Additive",
+                                "ElementwiseMean",
+                                "RankAware",
+                                "Exact",
+                                "NeedsIndividuals",
+                                "ReleasesIndividuals",
+                                "AssumesPoisson",
+                                "Flat",
+                                "GrowsWithRank",
+                                "KeepsHistory",
+                                "Stateless",
+                                "Reentrant",
+                                "PlainAveraging",
+                                "Poisson",
+                                "Everyone",
+                                "CentralNoise",
+                                "LocalNoise",
+                                "ClosesEarly",
+                                "StatesSensitivity"};
 
 using Row = std::vector<std::string>;
 // Columns as wide as their widest cell; the last is free.
@@ -62,7 +83,8 @@ std::string default_text(const HansaParam& param) {
 std::string facts_text(const HansaParam& param) {
   auto text = fmt::format("{}, {}", type_text(param), default_text(param));
   const auto range = range_text(param);
-  if (!range.empty()) text += fmt::format(", {}{}", param.type == HANSA_TEXT || param.type == HANSA_LIST ? "length " : "", range);
+  if (!range.empty())
+    text += fmt::format(", {}{}", param.type == HANSA_TEXT || param.type == HANSA_LIST ? "length " : "", range);
   if (param.element)
     if (const auto inner = range_text(*param.element); !inner.empty()) text += fmt::format(", each {}", inner);
   if (*param.unit) text += fmt::format(", in {}", param.unit);
@@ -102,8 +124,10 @@ json param_json(const HansaParam& param) {
   json entry = {{"name", param.name}, {"type", name_of(static_cast<HansaType>(param.type))}, {"doc", param.doc}};
   entry["required"] = (param.flags & HANSA_PARAM_REQUIRED) != 0;
   if (param.default_value) entry["default"] = json::parse(to_json(*param.default_value));
-  if (param.flags & HANSA_PARAM_MIN) entry[param.flags & HANSA_PARAM_MIN_EXCLUDED ? "more_than" : "minimum"] = param.minimum;
-  if (param.flags & HANSA_PARAM_MAX) entry[param.flags & HANSA_PARAM_MAX_EXCLUDED ? "less_than" : "maximum"] = param.maximum;
+  if (param.flags & HANSA_PARAM_MIN)
+    entry[param.flags & HANSA_PARAM_MIN_EXCLUDED ? "more_than" : "minimum"] = param.minimum;
+  if (param.flags & HANSA_PARAM_MAX)
+    entry[param.flags & HANSA_PARAM_MAX_EXCLUDED ? "less_than" : "maximum"] = param.maximum;
   if (*param.unit) entry["unit"] = param.unit;
   for (std::uint32_t i = 0; i < param.choice_count; ++i) entry["choices"].push_back(param.choices[i]);
   if (param.type == HANSA_LIST) entry["element"] = param_json(*param.element);
@@ -123,15 +147,22 @@ json params_json(const HansaParam* const* params, std::uint32_t count) {
 
 json component_json(const StrategyRegistry& registry, const HansaComponent& component) {
   const auto& file = registry.file_of(component);
-  return {{"kind", kind_of(component)},   {"interface", component.kind},
-          {"id", component.id},           {"version", file.plugin->version},
-          {"maturity", kMaturities.at(component.maturity)}, {"summary", component.summary},
-          {"plugin", file.plugin->id},    {"file", file.path.string()}};
+  return {{"kind", kind_of(component)},
+          {"interface", component.kind},
+          {"id", component.id},
+          {"version", file.plugin->version},
+          {"maturity", kMaturities.at(component.maturity)},
+          {"summary", component.summary},
+          {"plugin", file.plugin->id},
+          {"file", file.path.string()}};
 }
 
 json file_json(const PluginFile& file) {
-  json entry = {{"file", file.path.string()}, {"outcome", name_of(file.outcome)}, {"why", file.why},
-                {"search_path", file.found_by.path.string()}, {"search_path_from", file.found_by.from},
+  json entry = {{"file", file.path.string()},
+                {"outcome", name_of(file.outcome)},
+                {"why", file.why},
+                {"search_path", file.found_by.path.string()},
+                {"search_path_from", file.found_by.from},
                 {"sha256", sha256_of(file)}};
   if (file.plugin) {
     entry["plugin"] = file.plugin->id;
@@ -141,7 +172,8 @@ json file_json(const PluginFile& file) {
     entry["url"] = file.plugin->url;
     entry["components"] = json::array();
     for (std::uint32_t i = 0; i < file.plugin->component_count; ++i)
-      entry["components"].push_back(fmt::format("{}/{}", kind_of(*file.plugin->components[i]), file.plugin->components[i]->id));
+      entry["components"].push_back(
+          fmt::format("{}/{}", kind_of(*file.plugin->components[i]), file.plugin->components[i]->id));
     for (const auto& [key, value] : file.note) entry["built_for"][key] = value;
   }
   return entry;
@@ -178,10 +210,12 @@ std::string toml_text(const HansaValue& value) {
       for (std::uint32_t i = 0; i < value.count; ++i) items.push_back(toml_text(*value.items[i]));
       return fmt::format("[{}]", fmt::join(items, ", "));
     }
-    case HANSA_TABLE: case HANSA_COMPONENT: {
+    case HANSA_TABLE:
+    case HANSA_COMPONENT: {
       std::vector<std::string> entries;
       if (value.type == HANSA_COMPONENT) entries.push_back(fmt::format("use = {}", json(text_of(value)).dump()));
-      for (std::uint32_t i = 0; i < value.count; ++i) entries.push_back(fmt::format("{} = {}", value.keys[i], toml_text(*value.items[i])));
+      for (std::uint32_t i = 0; i < value.count; ++i)
+        entries.push_back(fmt::format("{} = {}", value.keys[i], toml_text(*value.items[i])));
       return entries.empty() ? "{}" : fmt::format("{{ {} }}", fmt::join(entries, ", "));
     }
     default: return json(text_of(value)).dump(-1, ' ', false, json::error_handler_t::replace);
@@ -212,7 +246,8 @@ std::string list_text(const StrategyRegistry& registry, Rows which) {
   if (which == Rows::Components) return text;
   rows = {{"OUTCOME", "FOUND BY", "SHA-256", "FILE"}};
   for (const auto& file : registry.files()) {
-    rows.push_back({std::string(name_of(file.outcome)), file.found_by.from, sha256_of(file).substr(0, 12), file.path.string()});
+    rows.push_back(
+        {std::string(name_of(file.outcome)), file.found_by.from, sha256_of(file).substr(0, 12), file.path.string()});
     if (!file.why.empty()) rows.back().back() += ": " + file.why;
   }
   return text + "\n" + (rows.size() > 1 ? columns(rows) : "no file was looked at\n");
@@ -234,7 +269,8 @@ std::string describe_text(const StrategyRegistry& registry, const HansaComponent
   text += params_text(component.params, component.param_count, "  ");
   const auto traits = default_traits(component);
   if (!traits.empty()) text += fmt::format("\nTraits, with default parameters: {}\n", fmt::join(traits, ", "));
-  text += fmt::format("\nPlugin {}{}{}, {}\n", file.plugin->id, *file.plugin->vendor ? " by " : "", file.plugin->vendor, file.path.string());
+  text += fmt::format("\nPlugin {}{}{}, {}\n", file.plugin->id, *file.plugin->vendor ? " by " : "", file.plugin->vendor,
+                      file.path.string());
   return text;
 }
 

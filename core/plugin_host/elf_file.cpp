@@ -48,7 +48,8 @@ class Reader {
     for (const auto& section : sections_) {
       if (section.sh_type == SHT_DYNAMIC) read_dynamic(section, facts);
       if (section.sh_type == SHT_DYNSYM) read_symbols(section, facts);
-      if (section.sh_type != SHT_NOBITS && text_at(names, section.sh_name) == HANSA_NOTE_SECTION) read_note(section, facts);
+      if (section.sh_type != SHT_NOBITS && text_at(names, section.sh_name) == HANSA_NOTE_SECTION)
+        read_note(section, facts);
     }
     std::sort(facts.exports.begin(), facts.exports.end());
     return facts;
@@ -130,7 +131,8 @@ std::uint16_t host_machine() {
 
 Result<ElfFacts> read_elf(Bytes bytes) {
   using Facts = Result<ElfFacts>;
-  if (bytes.size() < SELFMAG || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) return Facts::failure("is not a shared library (no ELF file)");
+  if (bytes.size() < SELFMAG || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0)
+    return Facts::failure("is not a shared library (no ELF file)");
   try {
     const auto ident = [&](std::size_t i) { return std::to_integer<int>(part(bytes, i, 1)[0]); };
     if (ident(EI_CLASS) != ELFCLASS64 || ident(EI_DATA) != ELFDATA2LSB)

@@ -30,8 +30,12 @@ struct Collected {
 }  // namespace
 
 PluginFailure::PluginFailure(std::string label, const CallPlace& place, std::string_view message)
-    : Error(sentence(label, place, message)), label_(std::move(label)), reason_(message), tensor_(place.tensor),
-      round_(place.round), node_(place.node) {}
+    : Error(sentence(label, place, message)),
+      label_(std::move(label)),
+      reason_(message),
+      tensor_(place.tensor),
+      round_(place.round),
+      node_(place.node) {}
 
 std::string plain_message() {
   try {
@@ -69,13 +73,15 @@ void* create_untyped(const StrategyRegistry& registry, const HansaComponent& com
                      const HansaValue& params, Host& host) {
   const auto label = registry.label_of(component);
   const CallPlace place{.doing = "its constructor"};
-  if (interface != component.kind) throw PluginFailure(label, place, fmt::format("it is {}, but {} is wanted", component.kind, interface));
+  if (interface != component.kind)
+    throw PluginFailure(label, place, fmt::format("it is {}, but {} is wanted", component.kind, interface));
 
   const auto complete = with_defaults(component, params);
   Collected found;
   HansaProblems problems{sizeof(HansaProblems), &found, &Collected::add};
   if (component.validate(&component, &complete.raw(), &problems) != 0 || !found.sentences.empty())
-    throw PluginFailure(label, {.doing = "the check of its parameters"}, fmt::format("{}", fmt::join(found.sentences, "; ")));
+    throw PluginFailure(label, {.doing = "the check of its parameters"},
+                        fmt::format("{}", fmt::join(found.sentences, "; ")));
 
   const HansaHost handle{sizeof(HansaHost), &host};
   std::string why = "it returned nothing and gave no reason";
@@ -90,8 +96,10 @@ Value with_defaults(const HansaComponent& component, const HansaValue& given) {
   Value complete;
   for (std::uint32_t i = 0; i < component.param_count; ++i) {
     const auto& param = *component.params[i];
-    if (const auto* held = find(given, param.name)) complete.set(param.name, Value::copy(*held));
-    else if (param.default_value) complete.set(param.name, Value::copy(*param.default_value));
+    if (const auto* held = find(given, param.name))
+      complete.set(param.name, Value::copy(*held));
+    else if (param.default_value)
+      complete.set(param.name, Value::copy(*param.default_value));
     else if (param.flags & HANSA_PARAM_REQUIRED)
       throw Error(fmt::format("{} '{}' needs the parameter '{}'", kind_of(component), component.id, param.name));
   }

@@ -79,11 +79,13 @@ decltype(auto) guard(const Instance<Interface>& instance, const CallPlace& place
 }
 
 // The interface pointer, never null. Throws PluginFailure when the constructor throws or a check of the parameters fails.
-void* create_untyped(const StrategyRegistry&, const HansaComponent&, std::string_view interface, const HansaValue& params, Host&);
+void* create_untyped(const StrategyRegistry&, const HansaComponent&, std::string_view interface,
+                     const HansaValue& params, Host&);
 
 // With a host of the caller's, which outlives the instance.
 template <class Interface>
-Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params, Host& host) {
+Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params,
+                           Host& host) {
   auto* made = create_untyped(registry, component, Interface::kKind, params, host);
   return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), nullptr)};
 }
@@ -95,9 +97,11 @@ Instance<Interface> create(const StrategyRegistry& registry, const HansaComponen
   auto* made = create_untyped(registry, component, Interface::kKind, params, *host);
   return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), std::move(host))};
 }
-const HansaComponent& require(const StrategyRegistry&, std::string_view kind_with_revision, std::string_view name);  // throws Error
+const HansaComponent& require(const StrategyRegistry&, std::string_view kind_with_revision,
+                              std::string_view name);  // throws Error
 template <class Interface, class HostOrServices>
-Instance<Interface> create(const StrategyRegistry& registry, std::string_view name, const HansaValue& params, HostOrServices&& host) {
+Instance<Interface> create(const StrategyRegistry& registry, std::string_view name, const HansaValue& params,
+                           HostOrServices&& host) {
   return create<Interface>(registry, require(registry, Interface::kKind, name), params, host);
 }
 

@@ -48,7 +48,8 @@ class NoResults final : public Results {
 
 TEST_CASE("A component is made with its parameters, defaults filled in, and works through its interface") {
   Loaded l;
-  const auto rule = create<Aggregator>(l.registry, "sum", Value::table({{"floor", Value::real(0.25)}}), HostServices{.run_seed = 7});
+  const auto rule =
+      create<Aggregator>(l.registry, "sum", Value::table({{"floor", Value::real(0.25)}}), HostServices{.run_seed = 7});
   CHECK(finish_value(*rule, "floor") == 0.25);
   CHECK(rule->workspace({}, {}, 3) == 3);
   CHECK(rule->state_version() == 0);
@@ -69,11 +70,14 @@ TEST_CASE("A constructor that throws, a check that fails and wrong parameters sa
   CHECK_THROWS_WITH(make(Value::table({{"mode", Value::choice("stochastic")}, {"floor", Value::real(0.5)}})),
                     "aggregator sum 1.2.3 failed in its constructor: floor and mode do not go together");
   CHECK_THROWS_WITH(make(Value::table({{"cap", Value::integer(2)}, {"floor", Value::real(1)}})),
-                    "aggregator sum 1.2.3 failed in the check of its parameters: parameter 'cap' is below ten times the floor (raise cap)");
-  CHECK_THROWS_WITH(make(Value::table({{"floor", Value::real(2)}})),
-                    "aggregator sum 1.2.3 failed in the check of its parameters: parameter 'floor' is 2, but must be 0 to 1");
+                    "aggregator sum 1.2.3 failed in the check of its parameters: parameter 'cap' is below ten times "
+                    "the floor (raise cap)");
+  CHECK_THROWS_WITH(
+      make(Value::table({{"floor", Value::real(2)}})),
+      "aggregator sum 1.2.3 failed in the check of its parameters: parameter 'floor' is 2, but must be 0 to 1");
   CHECK_THROWS_WITH(make(Value::table({{"flor", Value::real(0)}})), "aggregator 'sum' has no parameter 'flor'");
-  CHECK_THROWS_WITH(create<Aggregator>(l.registry, "wrap", Value(), HostServices{}), "aggregator 'wrap' needs the parameter 'inner'");
+  CHECK_THROWS_WITH(create<Aggregator>(l.registry, "wrap", Value(), HostServices{}),
+                    "aggregator 'wrap' needs the parameter 'inner'");
   CHECK_THROWS_WITH(create<Aggregator>(l.registry, "median", Value(), HostServices{}),
                     "no aggregator is named 'median'; there are: sum, wrap");
 }
@@ -87,7 +91,8 @@ TEST_CASE("A component may hold another one, made by the host") {
   CHECK(rule->workspace({}, {}, 3) == 4);
   const auto twice = Value::table({{"inner", Value::component("wrap", {{"inner", Value::component("sum")}})}});
   CHECK(create<Aggregator>(l.registry, "wrap", twice, HostServices{})->workspace({}, {}, 3) == 5);
-  CHECK_THROWS_WITH(create<Aggregator>(l.registry, "wrap", inner("nobody", {}), HostServices{}), Catch::Contains("no aggregator is named 'nobody'"));
+  CHECK_THROWS_WITH(create<Aggregator>(l.registry, "wrap", inner("nobody", {}), HostServices{}),
+                    Catch::Contains("no aggregator is named 'nobody'"));
 }
 
 TEST_CASE("The guard names component, version, round, node and tensor, and lets the host's own errors pass") {
@@ -101,7 +106,8 @@ TEST_CASE("The guard names component, version, round, node and tensor, and lets 
     FAIL("nothing was thrown");
   } catch (const PluginFailure& e) {
     CHECK(std::string(e.what()) ==
-          "aggregator sum 1.2.3 failed in reduce, round 3, node 00000000000000ab, tensor layer.0.weight: nothing to reduce");
+          "aggregator sum 1.2.3 failed in reduce, round 3, node 00000000000000ab, tensor layer.0.weight: nothing to "
+          "reduce");
     CHECK(e.reason() == "nothing to reduce");
     CHECK(e.round() == Round{3});
     CHECK(e.tensor() == "layer.0.weight");
@@ -126,7 +132,8 @@ TEST_CASE("A guarded call costs far less than a microsecond") {
   std::uint64_t sum = 0;
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < kCalls; ++i)
-    sum += guard(rule, {.doing = "workspace", .round = 1, .tensor = "t"}, [&](Aggregator& a) { return a.workspace(layout, group, 1); });
+    sum += guard(rule, {.doing = "workspace", .round = 1, .tensor = "t"},
+                 [&](Aggregator& a) { return a.workspace(layout, group, 1); });
   const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
   CHECK(sum == kCalls);
   CHECK(took.count() / kCalls < 1);
@@ -136,10 +143,11 @@ TEST_CASE("The host hands out threads, cancellation and progress") {
   Loaded l;
   std::atomic<bool> cancelled = false;
   std::string seen;
-  DefaultHost host(l.registry, *l.registry.find("aggregator", "sum"),
-                   {.cancelled = &cancelled, .progress = [&](std::string_view who, std::uint64_t done, std::uint64_t total) {
-                      seen = std::string(who) + " " + std::to_string(done) + "/" + std::to_string(total);
-                    }});
+  DefaultHost host(
+      l.registry, *l.registry.find("aggregator", "sum"),
+      {.cancelled = &cancelled, .progress = [&](std::string_view who, std::uint64_t done, std::uint64_t total) {
+         seen = std::string(who) + " " + std::to_string(done) + "/" + std::to_string(total);
+       }});
   CHECK_FALSE(host.cancelled());
   cancelled = true;
   CHECK(host.cancelled());
@@ -152,6 +160,10 @@ TEST_CASE("The host hands out threads, cancellation and progress") {
     done.insert(i);
   });
   CHECK(done.size() == 100);
-  CHECK_THROWS_WITH(host.parallel_for(10, [](std::size_t i) { if (i == 3) throw std::runtime_error("three"); }), "three");
+  CHECK_THROWS_WITH(host.parallel_for(10,
+                                      [](std::size_t i) {
+                                        if (i == 3) throw std::runtime_error("three");
+                                      }),
+                    "three");
   host.parallel_for(0, [](std::size_t) { FAIL("called for nothing"); });
 }

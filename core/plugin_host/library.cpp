@@ -5,8 +5,8 @@
 #include <dlfcn.h>
 
 #define BOOST_DLL_USE_STD_FS
-#include <boost/dll/shared_library.hpp>
 #include <fmt/format.h>
+#include <boost/dll/shared_library.hpp>
 
 #include "base/file.hpp"
 #include "plugin_host/table_check.hpp"
@@ -21,7 +21,8 @@ Result<HansaPluginEntry> load(const std::filesystem::path& path) {
     dll::shared_library library(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local);
     auto* entry = &library.get<const HansaPlugin*()>(HANSA_ENTRY_SYMBOL);
     // One more reference, never given back: `library` closes at the end of this scope, the file stays.
-    if (!dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE)) return Entry::failure("vanished while it was loaded");
+    if (!dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE))
+      return Entry::failure("vanished while it was loaded");
     return HansaPluginEntry(entry);
   } catch (const std::exception& e) {
     return Entry::failure(fmt::format("cannot be loaded: {}", e.what()));
@@ -54,7 +55,8 @@ Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildN
   } catch (...) {
     return Opened::failure("its entry threw something that is not a std::exception");
   }
-  if (auto why = table_problem(opened.plugin, kinds_of(opened.note))) return Opened::failure(fmt::format("describes itself wrongly: {}", *why));
+  if (auto why = table_problem(opened.plugin, kinds_of(opened.note)))
+    return Opened::failure(fmt::format("describes itself wrongly: {}", *why));
   return opened;
 }
 

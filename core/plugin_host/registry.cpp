@@ -40,7 +40,8 @@ std::vector<SearchPath> search_paths(std::span<const fs::path> from_command_line
   // The build tree keeps programs two folders below its root (apps/hansa), an installed tree one (bin).
   const auto folder = program.parent_path();
   for (const auto& root : {folder.parent_path(), folder.parent_path().parent_path()})
-    if (const auto path = root / "lib/hansa/plugins"; fs::is_directory(path, ignored)) paths.push_back({path, "the install location"});
+    if (const auto path = root / "lib/hansa/plugins"; fs::is_directory(path, ignored))
+      paths.push_back({path, "the install location"});
   return paths;
 }
 
@@ -153,7 +154,8 @@ std::string StrategyRegistry::remark(std::string_view kind, std::string_view nam
   std::vector<std::string> elsewhere;
   for (const auto& [key, component] : components_)
     if (key.second == id && key.first != kind) elsewhere.push_back(key.first);
-  return elsewhere.empty() ? std::string() : fmt::format("{} is a component of kind {}", id, fmt::join(elsewhere, ", "));
+  return elsewhere.empty() ? std::string()
+                           : fmt::format("{} is a component of kind {}", id, fmt::join(elsewhere, ", "));
 }
 
 std::vector<std::string> StrategyRegistry::kinds() const {

@@ -53,7 +53,7 @@ class StrategyRegistry final : public ComponentCatalog {
   std::vector<std::string> names(std::string_view kind) const override;
   std::string remark(std::string_view kind, std::string_view name) const override;
 
-  std::vector<std::string> kinds() const;  // that have a component, sorted
+  std::vector<std::string> kinds() const;                                           // that have a component, sorted
   std::vector<const HansaComponent*> components(std::string_view kind = {}) const;  // sorted by kind and id; "": all
   const PluginFile& file_of(const HansaComponent&) const;
   std::string label_of(const HansaComponent&) const;  // "aggregator fedavg 0.1.0"

@@ -60,12 +60,16 @@ TEST_CASE("A good plugin is loaded and its components are found by kind, name an
 TEST_CASE("A file built with another sanitiser is refused with a sentence before it is loaded") {
   const auto why = refusal_of_fixture("sanitised");  // loading it would end this process
   CHECK_THAT(why, Catch::StartsWith("was built for another host: sanitiser: built for "));
-  CHECK_THAT(why, Catch::Contains("Rebuild it with the same -fsanitize flags: cmake -S <its source> -B build && cmake --build build"));
+  CHECK_THAT(why,
+             Catch::Contains(
+                 "Rebuild it with the same -fsanitize flags: cmake -S <its source> -B build && cmake --build build"));
 }
 
 TEST_CASE("Each unfit file is refused with its reason") {
-  CHECK_THAT(refusal_of_fixture("debug_containers"), Catch::Contains("_GLIBCXX_DEBUG: built for yes, this host needs no"));
-  CHECK_THAT(refusal_of_fixture("extra_symbol"), Catch::Contains("exports one symbol more than hansa_plugin_entry: hansa_fixture_helper"));
+  CHECK_THAT(refusal_of_fixture("debug_containers"),
+             Catch::Contains("_GLIBCXX_DEBUG: built for yes, this host needs no"));
+  CHECK_THAT(refusal_of_fixture("extra_symbol"),
+             Catch::Contains("exports one symbol more than hansa_plugin_entry: hansa_fixture_helper"));
   CHECK_THAT(refusal_of_fixture("no_entry"), Catch::Contains("does not export hansa_plugin_entry"));
   CHECK_THAT(refusal_of_fixture("static_runtime"), Catch::Contains("links the C++ runtime statically"));
   CHECK_THAT(refusal_of_fixture("no_note"), Catch::Contains("has no build note (section .note.hansa)"));
@@ -97,17 +101,22 @@ TEST_CASE("What is no library at all is refused, and what is not named like one 
   std::vector<std::string> seen;
   for (const auto& file : registry.files())
     seen.push_back(fmt::format("{} {}: {}", name_of(file.outcome), file.path.filename().string(), file.why));
-  CHECK(seen == std::vector<std::string>{
-                    "skipped README.md: its name does not end in .so",
-                    "refused hansa_cut.so: is a damaged or truncated shared library (its section table points outside the file)",
-                    "refused hansa_empty.so: is not a shared library (no ELF file)",
-                    "refused hansa_null.so: is not a regular file",
-                    "refused hansa_text.so: is not a shared library (no ELF file)",
-                });
-  CHECK_THAT(registry.remark("aggregator", "text"), Catch::EndsWith("hansa_text.so is not a shared library (no ELF file)"));
+  CHECK(
+      seen ==
+      std::vector<std::string>{
+          "skipped README.md: its name does not end in .so",
+          "refused hansa_cut.so: is a damaged or truncated shared library (its section table points outside the file)",
+          "refused hansa_empty.so: is not a shared library (no ELF file)",
+          "refused hansa_null.so: is not a regular file",
+          "refused hansa_text.so: is not a shared library (no ELF file)",
+      });
+  CHECK_THAT(registry.remark("aggregator", "text"),
+             Catch::EndsWith("hansa_text.so is not a shared library (no ELF file)"));
 }
 
-TEST_CASE("A search path that does not exist is a refused row") { CHECK(refusal("/nonexistent/plugins") == "does not exist"); }
+TEST_CASE("A search path that does not exist is a refused row") {
+  CHECK(refusal("/nonexistent/plugins") == "does not exist");
+}
 
 TEST_CASE("The first of two files with one name wins, and ids are unique") {
   TemporaryDirectory directory;
@@ -170,13 +179,17 @@ TEST_CASE("A component is described with each parameter's type, default, range, 
   CHECK(find_any(registry, "org_hansa_fixture_good").size() == 2);
   CHECK(find_any(registry, "compressor/sum").empty());
   const auto text = describe_text(registry, *found[0]);
-  CHECK_THAT(text, Catch::StartsWith("sum: aggregator/1, version 1.2.3, beta\n    A sum for tests.\n\n    First paragraph.\n\n    Second"));
-  CHECK_THAT(text, Catch::Contains("  floor: number, default 0.0, 0 to 1, in fraction\n      Smallest share of one client.\n"));
+  CHECK_THAT(text,
+             Catch::StartsWith(
+                 "sum: aggregator/1, version 1.2.3, beta\n    A sum for tests.\n\n    First paragraph.\n\n    Second"));
+  CHECK_THAT(text, Catch::Contains(
+                       "  floor: number, default 0.0, 0 to 1, in fraction\n      Smallest share of one client.\n"));
   CHECK_THAT(text, Catch::Contains("  mode: nearest | stochastic, default \"nearest\"\n"));
   CHECK_THAT(text, Catch::Contains("  cap: integer, absent by default, more than 0\n"));
   CHECK_THAT(text, Catch::Contains("  targets: list of text, default [\"all\"], each 1 to 20\n"));
   CHECK_THAT(text, Catch::Contains("Traits, with default parameters: OrderFree, Additive\n"));
-  CHECK_THAT(describe_text(registry, *registry.find("aggregator", "wrap")), Catch::Contains("inner: aggregator component, required\n"));
+  CHECK_THAT(describe_text(registry, *registry.find("aggregator", "wrap")),
+             Catch::Contains("inner: aggregator component, required\n"));
   const auto json = nlohmann::json::parse(describe_json(registry, *found[0]));
   CHECK(json["parameters"][0]["name"] == "floor");
   CHECK(json["parameters"][0]["maximum"] == 1.0);

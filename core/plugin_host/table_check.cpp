@@ -20,7 +20,8 @@ bool is_name(std::string_view name, std::string_view also) {
   const auto ok = [&](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || also.find(c) != std::string_view::npos;
   };
-  return !name.empty() && name.size() <= 64 && name[0] >= 'a' && name[0] <= 'z' && std::all_of(name.begin(), name.end(), ok);
+  return !name.empty() && name.size() <= 64 && name[0] >= 'a' && name[0] <= 'z' &&
+         std::all_of(name.begin(), name.end(), ok);
 }
 
 template <class... P>
@@ -35,7 +36,8 @@ void check_params(std::span<const HansaParam* const> params, const std::string& 
 
 void check_range(const HansaParam& param, const std::string& where) {
   const bool low = param.flags & HANSA_PARAM_MIN, high = param.flags & HANSA_PARAM_MAX;
-  if ((low && std::isnan(param.minimum)) || (high && std::isnan(param.maximum))) refuse("{}: a bound is not a number", where);
+  if ((low && std::isnan(param.minimum)) || (high && std::isnan(param.maximum)))
+    refuse("{}: a bound is not a number", where);
   if (low && high && param.minimum > param.maximum)
     refuse("{}: the minimum {} is above the maximum {}", where, param.minimum, param.maximum);
 }
@@ -53,14 +55,21 @@ void check_type(const HansaParam& param, const std::string& where, int depth) {
       check_type(*param.element, where + " element", depth + 1);
       break;
     case HANSA_TABLE:
-      if (param.field_count > kMost || (param.field_count > 0 && !param.fields)) refuse("{}: its fields are missing", where);
+      if (param.field_count > kMost || (param.field_count > 0 && !param.fields))
+        refuse("{}: its fields are missing", where);
       check_params({param.fields, param.field_count}, where + ".", depth + 1);
       break;
     case HANSA_COMPONENT:
       need_text(param.component_kind, where + ": component_kind");
       if (!is_name(param.component_kind, "")) refuse("{}: '{}' is no kind", where, param.component_kind);
       break;
-    case HANSA_BOOL: case HANSA_INT: case HANSA_REAL: case HANSA_TEXT: case HANSA_BYTES: case HANSA_DURATION: case HANSA_PATH: break;
+    case HANSA_BOOL:
+    case HANSA_INT:
+    case HANSA_REAL:
+    case HANSA_TEXT:
+    case HANSA_BYTES:
+    case HANSA_DURATION:
+    case HANSA_PATH: break;
     default: refuse("{}: type {} is unknown to this host", where, param.type);
   }
   if (depth > kDeepest) refuse("{}: nests deeper than {} levels", where, kDeepest);
@@ -84,9 +93,11 @@ void check_params(std::span<const HansaParam* const> params, const std::string& 
   for (const auto* param : params) {
     if (!param) refuse("{}an entry of the parameter table is null", prefix);
     if (param->struct_size < sizeof(HansaParam)) refuse("{}an entry of the parameter table is too short", prefix);
-    if (!param->name || !is_name(param->name, "")) refuse("{}'{}' is no parameter name ([a-z][a-z0-9_]*)", prefix, param->name ? param->name : "");
+    if (!param->name || !is_name(param->name, ""))
+      refuse("{}'{}' is no parameter name ([a-z][a-z0-9_]*)", prefix, param->name ? param->name : "");
     const auto where = prefix + param->name;
-    if (std::string_view(param->name) == "use") refuse("{}: 'use' names the component and cannot be a parameter", where);
+    if (std::string_view(param->name) == "use")
+      refuse("{}: 'use' names the component and cannot be a parameter", where);
     if (!names.insert(param->name).second) refuse("{}: is declared twice", where);
     need_text(param->doc, where + ": doc");
     need_text(param->unit, where + ": unit");
@@ -103,33 +114,39 @@ void check_params(std::span<const HansaParam* const> params, const std::string& 
 
 void check_component(const HansaComponent* component, const std::vector<std::string>& kinds) {
   if (!component) refuse("a component is null");
-  if (component->struct_size < sizeof(HansaComponent)) refuse("a component's table is too short ({} bytes)", component->struct_size);
+  if (component->struct_size < sizeof(HansaComponent))
+    refuse("a component's table is too short ({} bytes)", component->struct_size);
   if (!component->id || !is_component_id(component->id))
     refuse("'{}' is no component id ([a-z][a-z0-9_-]*)", component->id ? component->id : "");
   const auto where = fmt::format("component '{}'", component->id);
   need_text(component->kind, where + ": kind");
   if (std::find(kinds.begin(), kinds.end(), component->kind) == kinds.end())
-    refuse("{}: its kind {} is not in the file's build note ({}); name it under KINDS of hansa_add_plugin", where, component->kind,
-           fmt::join(kinds, ", "));
+    refuse("{}: its kind {} is not in the file's build note ({}); name it under KINDS of hansa_add_plugin", where,
+           component->kind, fmt::join(kinds, ", "));
   need_text(component->summary, where + ": summary");
   need_text(component->doc, where + ": doc");
   if (component->maturity > HANSA_STABLE) refuse("{}: maturity {} is unknown", where, component->maturity);
   if (!component->validate || !component->traits || !component->create || !component->destroy)
     refuse("{}: one of validate, traits, create, destroy is null", where);
-  if (component->param_count > kMost || (component->param_count > 0 && !component->params)) refuse("{}: its parameters are missing", where);
+  if (component->param_count > kMost || (component->param_count > 0 && !component->params))
+    refuse("{}: its parameters are missing", where);
   check_params({component->params, component->param_count}, where + ", parameter ", 0);
 }
 
 void check(const HansaPlugin* plugin, const std::vector<std::string>& kinds) {
   if (!plugin) refuse("the entry returned null");
   if (plugin->abi_major != HANSA_ABI_MAJOR || plugin->abi_minor > HANSA_ABI_MINOR)
-    refuse("contract {}.{}, this host needs {}.0 to {}.{}", plugin->abi_major, plugin->abi_minor, HANSA_ABI_MAJOR, HANSA_ABI_MAJOR,
-           HANSA_ABI_MINOR);
-  if (plugin->struct_size < sizeof(HansaPlugin)) refuse("the plugin's table is too short ({} bytes)", plugin->struct_size);
+    refuse("contract {}.{}, this host needs {}.0 to {}.{}", plugin->abi_major, plugin->abi_minor, HANSA_ABI_MAJOR,
+           HANSA_ABI_MAJOR, HANSA_ABI_MINOR);
+  if (plugin->struct_size < sizeof(HansaPlugin))
+    refuse("the plugin's table is too short ({} bytes)", plugin->struct_size);
   if (!plugin->id || !is_name(plugin->id, ".-")) refuse("'{}' is no plugin id", plugin->id ? plugin->id : "");
-  for (const auto* text : {plugin->version, plugin->vendor, plugin->license, plugin->url}) need_text(text, "version, vendor, license or url");
-  if (!std::isdigit(static_cast<unsigned char>(plugin->version[0]))) refuse("'{}' is no version (1.2.3)", plugin->version);
-  if (plugin->component_count == 0 || plugin->component_count > kMost || !plugin->components) refuse("it describes no component");
+  for (const auto* text : {plugin->version, plugin->vendor, plugin->license, plugin->url})
+    need_text(text, "version, vendor, license or url");
+  if (!std::isdigit(static_cast<unsigned char>(plugin->version[0])))
+    refuse("'{}' is no version (1.2.3)", plugin->version);
+  if (plugin->component_count == 0 || plugin->component_count > kMost || !plugin->components)
+    refuse("it describes no component");
   std::set<std::pair<std::string_view, std::string_view>> seen;
   for (std::uint32_t i = 0; i < plugin->component_count; ++i) {
     check_component(plugin->components[i], kinds);

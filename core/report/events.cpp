@@ -16,8 +16,8 @@ std::string time_now() {
   const std::time_t seconds = ms / 1000;
   std::tm utc{};
   gmtime_r(&seconds, &utc);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour,
-                     utc.tm_min, utc.tm_sec, ms % 1000);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                     utc.tm_hour, utc.tm_min, utc.tm_sec, ms % 1000);
 }
 
 nlohmann::ordered_json to_json(double value) {
@@ -25,7 +25,9 @@ nlohmann::ordered_json to_json(double value) {
   return fmt::format("{}", value);  // "nan", "inf", "-inf": JSON has no such numbers
 }
 template <class T>
-nlohmann::ordered_json to_json(const T& value) { return value; }
+nlohmann::ordered_json to_json(const T& value) {
+  return value;
+}
 
 }  // namespace
 

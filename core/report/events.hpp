@@ -33,8 +33,9 @@ using EventFields = std::initializer_list<std::pair<std::string_view, EventValue
 class EventLog {
  public:
   EventLog(std::filesystem::path path, NodeDetail detail) : file_(std::move(path)), detail_(detail) {}
-  void append(std::string_view event, EventFields fields = {});                              // about the run
-  void append_node(std::string_view event, std::string_view node, EventFields fields = {});  // about one node; may be withheld
+  void append(std::string_view event, EventFields fields = {});  // about the run
+  void append_node(std::string_view event, std::string_view node,
+                   EventFields fields = {});  // about one node; may be withheld
   std::uint64_t offset() const { return file_.offset(); }
   void truncate_to(std::uint64_t offset) { file_.truncate_to(offset); }
 

@@ -34,7 +34,8 @@ std::string in_quotes(std::string_view text) {  // gnuplot's single quotes: noth
 
 std::string style_of(const PlotSeries& series) {
   const int dash = series.line == PlotSeries::Line::Solid ? 1 : series.line == PlotSeries::Line::Dashed ? 2 : 3;
-  const bool marks = series.line == PlotSeries::Line::Solid && series.points.size() > 1 && series.points.size() <= kManyPoints;
+  const bool marks =
+      series.line == PlotSeries::Line::Solid && series.points.size() > 1 && series.points.size() <= kManyPoints;
   return fmt::format("with {} lw 2 dt {} lc rgb '{}'{}", marks ? "linespoints" : "lines", dash,
                      kColours[series.colour % kColours.size()], marks ? " pt 7 ps 0.4" : "");
 }
@@ -54,7 +55,8 @@ std::pair<double, double> x_range(const LinePlot& plot) {
 
 bool has_data(const LinePlot& plot) {
   return std::any_of(plot.series.begin(), plot.series.end(), [](const PlotSeries& series) {
-    return std::any_of(series.points.begin(), series.points.end(), [](const auto& point) { return std::isfinite(point.second); });
+    return std::any_of(series.points.begin(), series.points.end(),
+                       [](const auto& point) { return std::isfinite(point.second); });
   });
 }
 
@@ -118,7 +120,8 @@ std::string gnuplot_script(const LinePlot& plot, const std::string& svg_name) {
       script += fmt::format("{0} {1}\n{2} {1}\n", low, series.points[0].second, high);
     } else {
       for (const auto& [x, y] : series.points) {
-        script += std::isfinite(x) && std::isfinite(y) ? fmt::format("{} {}\n", x, y) : std::string("\n");  // blank: a gap
+        script +=
+            std::isfinite(x) && std::isfinite(y) ? fmt::format("{} {}\n", x, y) : std::string("\n");  // blank: a gap
       }
     }
     script += "EOD\n";

@@ -12,7 +12,7 @@ namespace hansa {
 
 struct PlotSeries {
   enum class Line : std::uint8_t { Solid, Dashed, Dotted };
-  std::string name;   // in the legend; "" keeps it out
+  std::string name;                               // in the legend; "" keeps it out
   std::vector<std::pair<double, double>> points;  // one point: a horizontal line across; NaN: a gap
   Line line = Line::Solid;
   std::size_t colour = 0;  // series of one subject share it; colours differ for 0 to 7

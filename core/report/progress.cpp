@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kBarCells = 24;
 constexpr double kRedrawSeconds = 0.1;
-constexpr double kPlainSeconds = 5;       // at most one plain line in this time …
-constexpr double kPlainSilence = 30;      // … and one at least in this, if anything moved
+constexpr double kPlainSeconds = 5;   // at most one plain line in this time …
+constexpr double kPlainSilence = 30;  // … and one at least in this, if anything moved
 
 void put(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -61,9 +61,17 @@ std::string duration_text(double seconds) {
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 
-ProgressBar::ProgressBar(const Clock& clock, std::string title, std::uint64_t total, std::string unit, int fd, Output output)
-    : clock_(clock), title_(std::move(title)), unit_(std::move(unit)), total_(total), fd_(fd), output_(output), began_(clock.now()) {
-  if (output_ == Output::Plain) put(fd_, total_ > 0 ? fmt::format("{}: {} {}\n", title_, total_, unit_) : title_ + "\n");
+ProgressBar::ProgressBar(const Clock& clock, std::string title, std::uint64_t total, std::string unit, int fd,
+                         Output output)
+    : clock_(clock),
+      title_(std::move(title)),
+      unit_(std::move(unit)),
+      total_(total),
+      fd_(fd),
+      output_(output),
+      began_(clock.now()) {
+  if (output_ == Output::Plain)
+    put(fd_, total_ > 0 ? fmt::format("{}: {} {}\n", title_, total_, unit_) : title_ + "\n");
   said_ = began_;
 }
 

@@ -18,7 +18,9 @@ using namespace hansa;
 
 namespace {
 
-std::size_t lines_in(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
+std::size_t lines_in(const std::string& text) {
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
 
 class Screen {  // what was written to a file descriptor
  public:
@@ -71,7 +73,9 @@ TEST_CASE("a full disk leaves a log without the line") {
 TEST_CASE("events are JSON lines with their fields in order") {
   TemporaryDirectory dir;
   EventLog log(dir.path() / "events.jsonl", NodeDetail::Written);
-  log.append("round_closed", {{"round", 3u}, {"loss", 2.5}, {"bad", std::nan("")}, {"why", "a \"quote\"\n\xff"}, {"ok", true}, {"n", -1}});
+  log.append(
+      "round_closed",
+      {{"round", 3u}, {"loss", 2.5}, {"bad", std::nan("")}, {"why", "a \"quote\"\n\xff"}, {"ok", true}, {"n", -1}});
   log.append_node("joined", "de");
   const auto text = read_file(dir.path() / "events.jsonl");
   CHECK_THAT(text, Catch::Contains(R"("event":"round_closed","round":3,"loss":2.5,"bad":"nan","why":"a \"quote\"\n)"));
@@ -180,7 +184,8 @@ TEST_CASE("a table aligns by characters, not bytes") {
 TEST_CASE("a chart is drawn by gnuplot, with titles that could be commands") {
   TemporaryDirectory dir;
   LinePlot plot{"Held-out loss; it's `rm -rf` \\ \"x\" & <b>", "round", "nats per byte", {}};
-  plot.series.push_back({"de_1 'federated'", {{1, 2.5}, {2, std::nan("")}, {3, 2.1}, {4, 2.0}}, PlotSeries::Line::Solid, 0});
+  plot.series.push_back(
+      {"de_1 'federated'", {{1, 2.5}, {2, std::nan("")}, {3, 2.1}, {4, 2.0}}, PlotSeries::Line::Solid, 0});
   plot.series.push_back({"de base", {{0, 2.4}}, PlotSeries::Line::Dotted, 0});
   const auto svg = dir.path() / "-loss it's.svg";
   const auto refused = draw_svg(plot, svg);

@@ -61,9 +61,10 @@ void Journal::read_all(Tail tail) {
     const auto json = checked(line, last_digits_);
     if (json.empty()) {
       if (tail == Tail::CutUnfinished || whole_line_follows(all, size_)) {
-        throw Error(fmt::format("{} is damaged at byte {} (record {}): a record there does not match its checksum, and this is no "
-                                "write that a crash cut off. Restore the file from a copy, or start again in a new run directory",
-                                path_.string(), size_, records_.size() + 1));
+        throw Error(fmt::format(
+            "{} is damaged at byte {} (record {}): a record there does not match its checksum, and this is no "
+            "write that a crash cut off. Restore the file from a copy, or start again in a new run directory",
+            path_.string(), size_, records_.size() + 1));
       }
       break;
     }
@@ -80,7 +81,8 @@ void Journal::read_all(Tail tail) {
 std::vector<std::string> Journal::take_records() { return std::exchange(records_, {}); }
 
 void Journal::append(std::string_view json) {
-  if (json.empty() || json.find('\n') != std::string_view::npos) throw Error("a journal record is one line that is not empty");
+  if (json.empty() || json.find('\n') != std::string_view::npos)
+    throw Error("a journal record is one line that is not empty");
   auto digits = digits_of(last_digits_, json);
   const auto line = fmt::format("{} {}\n", digits, json);
   try {

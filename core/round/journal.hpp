@@ -16,7 +16,7 @@ namespace hansa {
 class Journal {
  public:
   enum class Tail : std::uint8_t {
-    CutDamaged,     // anything after the last whole record goes, unless a whole record follows the damage
+    CutDamaged,  // anything after the last whole record goes, unless a whole record follows the damage
     CutUnfinished,  // only a line without its end goes; a finished line that does not check is refused (ledger: never lose spend)
   };
   // Opens or creates. What had to be cut is said by `cut_bytes` and `note`.

@@ -49,8 +49,10 @@ TEST_CASE("a journal cut at any byte keeps the records before it and goes on") {
     {
       Journal journal(path, Durability::Process);
       const auto kept = journal.take_records();
-      const auto lines = static_cast<std::size_t>(std::count(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(cut), '\n'));
-      REQUIRE(kept == std::vector<std::string>(kRecords.begin(), kRecords.begin() + static_cast<std::ptrdiff_t>(lines)));
+      const auto lines =
+          static_cast<std::size_t>(std::count(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(cut), '\n'));
+      REQUIRE(kept ==
+              std::vector<std::string>(kRecords.begin(), kRecords.begin() + static_cast<std::ptrdiff_t>(lines)));
       REQUIRE((journal.cut_bytes() == 0) == journal.note().empty());
       journal.append(R"({"after":true})");
     }
@@ -68,7 +70,8 @@ TEST_CASE("a journal damaged before its end is refused, naming the place") {
   auto changed = whole;
   changed[first_line + 25] ^= 1;
   overwrite(path, changed);
-  CHECK_THROWS_WITH(Journal(path, Durability::Process), Catch::Contains("damaged at byte") && Catch::Contains("record 2"));
+  CHECK_THROWS_WITH(Journal(path, Durability::Process),
+                    Catch::Contains("damaged at byte") && Catch::Contains("record 2"));
 
   // A record taken out of the middle: each line alone is whole, the chain is not.
   Journal(dir.path() / "longer", Durability::Process);

@@ -25,7 +25,8 @@ SpendEvent event_from_json(const json& from) {
 
 }  // namespace
 
-Ledger::Ledger(std::filesystem::path path) : journal_(std::move(path), Durability::Power, Journal::Tail::CutUnfinished) {
+Ledger::Ledger(std::filesystem::path path)
+    : journal_(std::move(path), Durability::Power, Journal::Tail::CutUnfinished) {
   try {
     for (const auto& text : journal_.take_records()) {
       const auto record = json::parse(text);
@@ -36,8 +37,9 @@ Ledger::Ledger(std::filesystem::path path) : journal_(std::move(path), Durabilit
       } else if (type == "released") {
         apply_released(round);
       } else {
-        throw Error(fmt::format("{} has a record of the unknown type '{}': resume with the version of hansa that wrote it",
-                                journal_.path().string(), type));
+        throw Error(
+            fmt::format("{} has a record of the unknown type '{}': resume with the version of hansa that wrote it",
+                        journal_.path().string(), type));
       }
     }
   } catch (const json::exception& why) {

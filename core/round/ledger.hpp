@@ -19,7 +19,7 @@ struct SpendEvent {             // mirrors the SDK's DpEvent without its tensors
   double noise_multiplier = 0;  // standard deviation over sensitivity
   double sampling_rate = 1;
   std::uint64_t count = 1;
-  std::string adjacency;        // "add-remove", "zero-out"
+  std::string adjacency;  // "add-remove", "zero-out"
   bool operator==(const SpendEvent&) const = default;
 };
 
@@ -33,7 +33,8 @@ class Ledger {
   };
   // Before noise is drawn for a release. Once a version of `round` was released, charging it again is a new charge.
   Charge charge(Round round, std::uint32_t attempt, const SpendEvent& event);
-  Charge would_be(Round round, const SpendEvent& event) const;  // writes nothing: for the budget check before the charge
+  Charge would_be(Round round,
+                  const SpendEvent& event) const;  // writes nothing: for the budget check before the charge
   // After the version file has its final name and before it is announced.
   void released(Round round, std::uint32_t attempt, Epoch epoch);
 

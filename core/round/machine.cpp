@@ -10,7 +10,8 @@
 namespace hansa {
 namespace {
 
-constexpr double kAfterTimer = 1e-3;  // so that a comparison of rounded seconds has certainly turned when the timer fires
+constexpr double kAfterTimer =
+    1e-3;  // so that a comparison of rounded seconds has certainly turned when the timer fires
 constexpr std::string_view kNothingArrived = "no upload arrived before the round closed";
 
 std::vector<NodeId> ids_of(const std::vector<NodeFacts>& cohort) {
@@ -43,9 +44,10 @@ RoundMachine::RoundMachine(Settings settings, const Clock& clock, Journal& journ
       std::visit([this](const auto& record) { apply(record); }, records::from_json(text));
     }
   } catch (const std::logic_error& why) {  // a record about a node or round that no record before it opened
-    throw Error(fmt::format("{}: record {} does not follow from those before it ({}). Restore the file from a copy, or start again "
-                            "in a new run directory",
-                            journal_.path().string(), read, why.what()));
+    throw Error(fmt::format(
+        "{}: record {} does not follow from those before it ({}). Restore the file from a copy, or start again "
+        "in a new run directory",
+        journal_.path().string(), read, why.what()));
   }
   // Resuming is a person's decision to try again, with a fresh allowance; and a finished run may be given more rounds.
   aborts_here_ = 0;
@@ -95,16 +97,19 @@ std::size_t RoundMachine::connected() const {
 void RoundMachine::open(const RoundPlan& plan) {
   require(Phase::Idle, "open a round");
   if (plan.round != next_round() || plan.attempt != next_attempt() || plan.base != epoch_) {
-    throw Error(fmt::format("round {} attempt {} on epoch {} cannot be opened: next is round {} attempt {} on epoch {}", plan.round,
-                            plan.attempt, plan.base, next_round(), next_attempt(), epoch_));
+    throw Error(fmt::format("round {} attempt {} on epoch {} cannot be opened: next is round {} attempt {} on epoch {}",
+                            plan.round, plan.attempt, plan.base, next_round(), next_attempt(), epoch_));
   }
   if (plan.cohort.empty() && plan.sampling_rate >= 1) {
-    throw Error(fmt::format("round {} has nobody to ask: no node was selected. Start nodes, or lower the selector's minimum", plan.round));
+    throw Error(fmt::format(
+        "round {} has nobody to ask: no node was selected. Start nodes, or lower the selector's minimum", plan.round));
   }
   for (std::size_t i = 0; i < plan.cohort.size(); ++i) {
     const auto node = plan.cohort[i].node;
-    if (!is_registered(node)) throw Error(fmt::format("the cohort of round {} holds the node {:016x}, which never joined", plan.round, node));
-    if (i > 0 && plan.cohort[i - 1].node >= node) throw Error("a cohort must be in ascending order of its nodes, each once");
+    if (!is_registered(node))
+      throw Error(fmt::format("the cohort of round {} holds the node {:016x}, which never joined", plan.round, node));
+    if (i > 0 && plan.cohort[i - 1].node >= node)
+      throw Error("a cohort must be in ascending order of its nodes, each once");
   }
   commit(records::Opened{plan});
 }
@@ -143,8 +148,9 @@ void RoundMachine::abort(std::string_view reason) {
   commit(records::Aborted{round, plan_->attempt, std::string(reason)});
   if (aborts_here_ < settings_.max_attempts) return;
   phase_ = Phase::Failed;
-  failure_ = fmt::format("round {} failed {} times, the last time because {}. Nothing is lost: mend the cause and resume the run",
-                         round, aborts_here_, reason);
+  failure_ = fmt::format(
+      "round {} failed {} times, the last time because {}. Nothing is lost: mend the cause and resume the run", round,
+      aborts_here_, reason);
 }
 
 void RoundMachine::released(const Version& version) {

@@ -42,9 +42,9 @@ class RoundMachine {
  public:
   struct Settings {
     Round rounds = 1;
-    double lease_seconds = 30;     // infinity: nobody is ever lost (simulation)
-    double deadline_seconds = std::numeric_limits<double>::infinity();             // the policy's, since the opening
-    double evaluation_seconds = std::numeric_limits<double>::infinity();           // then the missing answers are given up
+    double lease_seconds = 30;                                            // infinity: nobody is ever lost (simulation)
+    double deadline_seconds = std::numeric_limits<double>::infinity();    // the policy's, since the opening
+    double evaluation_seconds = std::numeric_limits<double>::infinity();  // then the missing answers are given up
     std::uint32_t max_attempts = 3;  // of one round in this process; then the run fails with a sentence
     std::string token_key;           // secret of the run, the same after a restart (RunDirectory::secret)
   };
@@ -55,10 +55,10 @@ class RoundMachine {
 
   // ---- membership: a node is registered from its first join on, also while it is away
   void joined(const NodeFacts& facts);
-  void disconnected(NodeId node);                // for reports only: the lease decides when it is lost
-  std::vector<NodeFacts> registered() const;     // ascending NodeId; last_seen: the last round that it delivered to
+  void disconnected(NodeId node);             // for reports only: the lease decides when it is lost
+  std::vector<NodeFacts> registered() const;  // ascending NodeId; last_seen: the last round that it delivered to
   bool is_registered(NodeId node) const { return members_.contains(node); }
-  std::size_t connected() const;                 // how many are joined now
+  std::size_t connected() const;  // how many are joined now
 
   // ---- opening. What to open next:
   Phase phase() const { return phase_; }
@@ -87,12 +87,12 @@ class RoundMachine {
   std::vector<Settled> settled(NodeId node) const;
 
   // ---- the engine's side
-  Next tick();                  // Collecting: the policy's verdict; Evaluating: Close when complete or timed out; else Wait
-  double next_timer() const;    // clock time at which tick() may answer differently without an event; infinity: never
-  const std::vector<Accepted>& close();          // Collecting -> Folding: journals the cohort that is folded
-  const std::vector<Accepted>& cohort() const;   // Folding: accepted uploads, ascending NodeId
-  std::vector<Accepted> accepted() const;        // Collecting: those so far, ascending
-  void abort(std::string_view reason);           // Collecting or Folding -> Idle, or Failed after max_attempts
+  Next tick();  // Collecting: the policy's verdict; Evaluating: Close when complete or timed out; else Wait
+  double next_timer() const;  // clock time at which tick() may answer differently without an event; infinity: never
+  const std::vector<Accepted>& close();         // Collecting -> Folding: journals the cohort that is folded
+  const std::vector<Accepted>& cohort() const;  // Folding: accepted uploads, ascending NodeId
+  std::vector<Accepted> accepted() const;       // Collecting: those so far, ascending
+  void abort(std::string_view reason);          // Collecting or Folding -> Idle, or Failed after max_attempts
   // Folding -> Idle. After the version file has its final name (and the ledger knows): the uploads are settled "applied".
   void released(const Version& version);
   const std::optional<Version>& version() const { return version_; }  // newest released; nothing at epoch 0
@@ -102,8 +102,8 @@ class RoundMachine {
   void open_evaluation(Epoch epoch, std::vector<NodeId> nodes);  // Idle -> Evaluating; `nodes` registered, in any order
   std::optional<Refusal> evaluated(std::string_view token, const Claims& claims);  // journalled; repeats change nothing
   using Answers = std::map<NodeId, Claims>;
-  const Answers& close_evaluation();                   // Evaluating -> Idle
-  const Answers* evaluation_of(Epoch epoch) const;     // closed ones, also from before a restart; null: none
+  const Answers& close_evaluation();                // Evaluating -> Idle
+  const Answers* evaluation_of(Epoch epoch) const;  // closed ones, also from before a restart; null: none
 
   void finish();  // Idle -> Finished
 
@@ -114,7 +114,7 @@ class RoundMachine {
     std::uint32_t attempt = 0;
     Epoch epoch = 0;
     std::size_t population = 0, connected = 0;
-    RoundStatus cohort;           // of the open round; evaluation: accepted counts answers
+    RoundStatus cohort;  // of the open round; evaluation: accepted counts answers
     std::size_t lost = 0;
   };
   Status status() const;
@@ -165,7 +165,7 @@ class RoundMachine {
   std::string token_for(const Token& what) const;
   std::variant<Token, Refusal> read_token(std::string_view token) const;
   std::variant<Token, Refusal> current(std::string_view token) const;  // of what runs now
-  Token training(NodeId node) const;  // of the open round
+  Token training(NodeId node) const;                                   // of the open round
   WorkItem item(const Token& what) const;
   bool delivered(NodeId node, const Slot& slot) const;
   bool alive(const Slot& slot) const;
@@ -182,9 +182,9 @@ class RoundMachine {
 
   Phase phase_ = Phase::Idle;
   std::map<NodeId, Member> members_;
-  Round released_ = 0;         // rounds
+  Round released_ = 0;  // rounds
   Epoch epoch_ = 0;
-  std::uint32_t attempt_ = 0;  // of the open round, or the last one tried of the next
+  std::uint32_t attempt_ = 0;      // of the open round, or the last one tried of the next
   std::uint32_t aborts_here_ = 0;  // of the next round, in this process
   std::optional<Version> version_;
   std::optional<RoundPlan> plan_;

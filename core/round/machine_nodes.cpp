@@ -43,7 +43,8 @@ bool take_number(std::string_view& text, T& number, int base) {
 // holder of the run's key can make one.
 
 std::string RoundMachine::token_for(const Token& what) const {
-  auto text = fmt::format("{}-{}-{}-{:016x}", what.task == Task::Train ? 't' : 'e', what.round, what.attempt, what.node);
+  auto text =
+      fmt::format("{}-{}-{}-{:016x}", what.task == Task::Train ? 't' : 'e', what.round, what.attempt, what.node);
   const auto mac = hmac_sha256(settings_.token_key, text).substr(0, kMacBytes);
   return text + "-" + to_hex(mac);
 }
@@ -71,11 +72,14 @@ std::variant<RoundMachine::Token, Refusal> RoundMachine::current(std::string_vie
     const bool now = phase_ == Phase::Evaluating && what->round == evaluating_ && slots_.contains(what->node);
     return now ? read : stale(fmt::format("the evaluation of epoch {} is over", what->round));
   }
-  const bool now = plan_ && what->round == plan_->round && what->attempt == plan_->attempt && slots_.contains(what->node);
+  const bool now =
+      plan_ && what->round == plan_->round && what->attempt == plan_->attempt && slots_.contains(what->node);
   return now ? read : stale(fmt::format("round {} attempt {} is over", what->round, what->attempt));
 }
 
-RoundMachine::Token RoundMachine::training(NodeId node) const { return {Task::Train, plan().round, plan().attempt, node}; }
+RoundMachine::Token RoundMachine::training(NodeId node) const {
+  return {Task::Train, plan().round, plan().attempt, node};
+}
 
 WorkItem RoundMachine::item(const Token& what) const {
   const auto base = what.task == Task::Train ? plan().base : what.round;
@@ -142,7 +146,8 @@ std::optional<Refusal> RoundMachine::evaluated(std::string_view token, const Cla
   const auto checked = current(token);
   if (const auto* refusal = std::get_if<Refusal>(&checked)) return *refusal;
   const auto& what = std::get<Token>(checked);
-  if (what.task != Task::Evaluate) return Refusal{Refusal::Code::BadPayload, "training work is answered by an upload", false, 0};
+  if (what.task != Task::Evaluate)
+    return Refusal{Refusal::Code::BadPayload, "training work is answered by an upload", false, 0};
   if (!answers_.contains(what.node)) commit(records::Evaluated{evaluating_, what.node, claims});
   return std::nullopt;
 }

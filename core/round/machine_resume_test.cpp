@@ -58,7 +58,8 @@ class World {
       case Phase::Collecting: return collect(machine);
       case Phase::Folding: return fold(machine);
       case Phase::Evaluating: return evaluate(machine);
-      case Phase::Finished: case Phase::Failed: return;
+      case Phase::Finished:
+      case Phase::Failed: return;
     }
   }
 
@@ -162,7 +163,8 @@ void require_same_end(const Undisturbed& run, std::size_t cut) {
 
 }  // namespace
 
-TEST_CASE("a coordinator killed at any record or byte of its journal ends with the same versions, answers and outcomes") {
+TEST_CASE(
+    "a coordinator killed at any record or byte of its journal ends with the same versions, answers and outcomes") {
   const auto run = play_undisturbed();
   REQUIRE(run.end.versions.size() == kRounds);
   REQUIRE(run.end.evaluations.size() == 3);

@@ -71,8 +71,13 @@ json plan_to_json(const RoundPlan& plan) {
           {"cohort", std::move(cohort)}};
 }
 RoundPlan plan_from_json(const json& from) {
-  RoundPlan plan{from.at("round"),      from.at("attempt"), from.at("base"),
-                 from.at("population"), real_from_json(from.at("expected_cohort")), real_from_json(from.at("sampling_rate")), {}};
+  RoundPlan plan{from.at("round"),
+                 from.at("attempt"),
+                 from.at("base"),
+                 from.at("population"),
+                 real_from_json(from.at("expected_cohort")),
+                 real_from_json(from.at("sampling_rate")),
+                 {}};
   for (const auto& facts : from.at("cohort")) plan.cohort.push_back(facts_from_json(facts));
   plan.adjacency = static_cast<Adjacency>(from.at("adjacency").get<int>());
   return plan;
@@ -83,7 +88,11 @@ RoundPlan plan_from_json(const json& from) {
 json write(const Joined& r) { return {{"type", "joined"}, {"facts", facts_to_json(r.facts)}}; }
 json write(const Opened& r) { return {{"type", "opened"}, {"plan", plan_to_json(r.plan)}}; }
 json write(const Received& r) {
-  return {{"type", "received"}, {"round", r.round}, {"attempt", r.attempt}, {"node", r.node}, {"upload", upload_to_json(r.upload)}};
+  return {{"type", "received"},
+          {"round", r.round},
+          {"attempt", r.attempt},
+          {"node", r.node},
+          {"upload", upload_to_json(r.upload)}};
 }
 json write(const Closed& r) {
   return {{"type", "closed"}, {"round", r.round}, {"attempt", r.attempt}, {"cohort", r.cohort}};
@@ -92,7 +101,7 @@ json write(const Aborted& r) {
   return {{"type", "aborted"}, {"round", r.round}, {"attempt", r.attempt}, {"reason", r.reason}};
 }
 json write(const Released& r) {
-  return {{"type", "released"},         {"round", r.round},       {"attempt", r.attempt},
+  return {{"type", "released"},       {"round", r.round},       {"attempt", r.attempt},
           {"epoch", r.version.epoch}, {"size", r.version.size}, {"xxh3", r.version.checksum.hex()}};
 }
 json write(const EvaluationOpened& r) { return {{"type", "evaluation"}, {"epoch", r.epoch}, {"nodes", r.nodes}}; }
@@ -109,35 +118,40 @@ Record read(const json& from) {
   if (type == "received") {
     return Received{from.at("round"), from.at("attempt"), from.at("node"), upload_from_json(from.at("upload"))};
   }
-  if (type == "closed") return Closed{from.at("round"), from.at("attempt"), from.at("cohort").get<std::vector<NodeId>>()};
+  if (type == "closed")
+    return Closed{from.at("round"), from.at("attempt"), from.at("cohort").get<std::vector<NodeId>>()};
   if (type == "aborted") return Aborted{from.at("round"), from.at("attempt"), from.at("reason")};
   if (type == "released") {
-    return Released{from.at("round"), from.at("attempt"),
+    return Released{from.at("round"),
+                    from.at("attempt"),
                     {from.at("epoch"), from.at("size"), Checksum::from_hex(from.at("xxh3").get<std::string>())}};
   }
   if (type == "evaluation") return EvaluationOpened{from.at("epoch"), from.at("nodes").get<std::vector<NodeId>>()};
   if (type == "evaluated") return Evaluated{from.at("epoch"), from.at("node"), claims_from_json(from.at("claims"))};
   if (type == "evaluation_closed") return EvaluationClosed{from.at("epoch")};
   if (type == "finished") return Finished{};
-  throw Error(fmt::format("the round journal has a record of the unknown type '{}': it was written by another version of hansa; "
-                          "resume with that version",
-                          type));
+  throw Error(fmt::format(
+      "the round journal has a record of the unknown type '{}': it was written by another version of hansa; "
+      "resume with that version",
+      type));
 }
 
 }  // namespace
 
 std::string to_json(const Record& record) {
   // A node's free text (reasons, metric names) may be no UTF-8; a replaced character is better than a round that cannot close.
-  return std::visit([](const auto& r) { return write(r); }, record).dump(-1, ' ', false, json::error_handler_t::replace);
+  return std::visit([](const auto& r) { return write(r); }, record)
+      .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 Record from_json(std::string_view text) {
   try {
     return read(json::parse(text));
   } catch (const nlohmann::json::exception& why) {
-    throw Error(fmt::format("the round journal has a record that cannot be read ({}): it was written by another version of hansa; "
-                            "resume with that version",
-                            why.what()));
+    throw Error(fmt::format(
+        "the round journal has a record that cannot be read ({}): it was written by another version of hansa; "
+        "resume with that version",
+        why.what()));
   }
 }
 

@@ -54,8 +54,8 @@ struct EvaluationClosed {
 };
 struct Finished {};
 
-using Record = std::variant<Joined, Opened, Received, Closed, Aborted, Released, EvaluationOpened, Evaluated, EvaluationClosed,
-                            Finished>;
+using Record = std::variant<Joined, Opened, Received, Closed, Aborted, Released, EvaluationOpened, Evaluated,
+                            EvaluationClosed, Finished>;
 
 std::string to_json(const Record& record);
 Record from_json(std::string_view json);

@@ -23,7 +23,10 @@ std::string stem_of(Round round, std::uint32_t attempt) { return fmt::format("r{
 }  // namespace
 
 SpoolFile::SpoolFile(std::filesystem::path path, std::uint64_t max_size, Durability durability)
-    : path_(std::move(path)), max_size_(max_size), durability_(durability), fd_(open_file(path_, O_RDWR | O_CREAT, 0600)) {
+    : path_(std::move(path)),
+      max_size_(max_size),
+      durability_(durability),
+      fd_(open_file(path_, O_RDWR | O_CREAT, 0600)) {
   struct stat status {};
   if (fstat(fd_.get(), &status) != 0) throw_errno("inspect", path_);
   const auto size = static_cast<std::uint64_t>(status.st_size);
@@ -41,12 +44,14 @@ SpoolFile::SpoolFile(std::filesystem::path path, std::uint64_t max_size, Durabil
 std::optional<Refusal> SpoolFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   if (offset > held_) {
     return Refusal{Refusal::Code::BadPayload,
-                   fmt::format("bytes from {} arrived where {} was next: send again from there", offset, held_), true, 0};
+                   fmt::format("bytes from {} arrived where {} was next: send again from there", offset, held_), true,
+                   0};
   }
   const auto known = held_ - offset;
   if (bytes.size() <= known) return std::nullopt;
   bytes = bytes.subspan(static_cast<std::size_t>(known));
-  if (sealed_) return Refusal{Refusal::Code::BadPayload, "this upload is complete: nothing can be added to it", false, 0};
+  if (sealed_)
+    return Refusal{Refusal::Code::BadPayload, "this upload is complete: nothing can be added to it", false, 0};
   if (bytes.size() > max_size_ - held_) {
     return Refusal{Refusal::Code::TooLarge, fmt::format("this upload may have at most {} bytes", max_size_), false, 0};
   }
@@ -63,7 +68,8 @@ std::optional<Refusal> SpoolFile::write(std::uint64_t offset, std::span<const st
 
 std::optional<Refusal> SpoolFile::seal(std::uint64_t size, const Checksum& checksum) {
   if (size > max_size_) {
-    return Refusal{Refusal::Code::TooLarge, fmt::format("this upload may have at most {} bytes, not {}", max_size_, size), false, 0};
+    return Refusal{Refusal::Code::TooLarge,
+                   fmt::format("this upload may have at most {} bytes, not {}", max_size_, size), false, 0};
   }
   if (size > held_) {
     return Refusal{Refusal::Code::BadPayload,
@@ -72,10 +78,11 @@ std::optional<Refusal> SpoolFile::seal(std::uint64_t size, const Checksum& check
   if (size < held_ || running_.value() != checksum) {
     const bool was_sealed = sealed_;
     if (!was_sealed) cut_to(0);
-    return Refusal{Refusal::Code::BadChecksum,
-                   was_sealed ? "another upload was already committed for this work"
-                              : "the bytes that arrived are not those that were announced: send the upload again from its start",
-                   !was_sealed, 0};
+    return Refusal{
+        Refusal::Code::BadChecksum,
+        was_sealed ? "another upload was already committed for this work"
+                   : "the bytes that arrived are not those that were announced: send the upload again from its start",
+        !was_sealed, 0};
   }
   if (durability_ == Durability::Power && !sealed_ && fdatasync(fd_.get()) != 0) {
     if (errno != ENOSPC && errno != EDQUOT) throw_errno("flush", path_);
@@ -92,7 +99,8 @@ void SpoolFile::cut_to(std::uint64_t size) {
   held_ = size;
 }
 
-Spool::Spool(std::filesystem::path directory, Durability durability) : directory_(std::move(directory)), durability_(durability) {
+Spool::Spool(std::filesystem::path directory, Durability durability)
+    : directory_(std::move(directory)), durability_(durability) {
   std::error_code why;
   std::filesystem::create_directories(directory_, why);
   if (why) throw Error(fmt::format("cannot make the directory {}: {}", directory_.string(), why.message()));

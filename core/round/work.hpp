@@ -20,7 +20,7 @@ struct WorkItem {
   std::uint32_t attempt = 0;  // from 1; 0 for Evaluate
   Epoch base = 0;             // version that the delta is taken against, or that is evaluated
   NodeId node = 0;
-  std::string token;          // printable; names exactly this piece of work, the same again after a restart of either side
+  std::string token;  // printable; names exactly this piece of work, the same again after a restart of either side
   bool operator==(const WorkItem&) const = default;
 };
 
@@ -52,10 +52,10 @@ struct Upload {  // facts about one complete, screened upload
   std::uint64_t size = 0;
   Checksum checksum;
   Claims claims;
-  double norm = 0;            // L2 of the decoded delta, as the coordinator measured it
-  double clip_factor = 1;     // what the coordinator multiplies it by
+  double norm = 0;         // L2 of the decoded delta, as the coordinator measured it
+  double clip_factor = 1;  // what the coordinator multiplies it by
   bool accepted = false;
-  std::string reason;         // why not, when not accepted
+  std::string reason;  // why not, when not accepted
   bool operator==(const Upload&) const = default;
 };
 struct Accepted {  // one member of the cohort that is folded
@@ -89,7 +89,7 @@ struct Progress {  // carried by heartbeats; for display only
   Stage stage = Stage::Idle;
   std::uint64_t done = 0, total = 0;
 };
-struct Directive {  // the answer to a heartbeat
+struct Directive {     // the answer to a heartbeat
   bool stop = false;   // else carry on
   std::string reason;  // why stop
 };

@@ -22,9 +22,10 @@ Address parse_unix(const std::string& text) {
   const std::string path = text.substr(kUnixPrefix.size());
   sockaddr_un address{};
   if (path.empty() || path.size() >= sizeof address.sun_path) {
-    throw Error(fmt::format("The address '{}' cannot be used: the path of a Unix socket has 1 to {} bytes, and this one has {}. "
-                            "Take a shorter path, such as one under /tmp or /run.",
-                            text, sizeof address.sun_path - 1, path.size()));
+    throw Error(fmt::format(
+        "The address '{}' cannot be used: the path of a Unix socket has 1 to {} bytes, and this one has {}. "
+        "Take a shorter path, such as one under /tmp or /run.",
+        text, sizeof address.sun_path - 1, path.size()));
   }
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), path.size());
@@ -51,8 +52,10 @@ Address parse_host_and_port(const std::string& text, Exposure exposure) {
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   const bool is_number = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
   if (host.empty() || !is_number || std::stoul(port) > 65535) {
-    throw Error(fmt::format("'{}' is not an address. Write HOST:PORT with a port from 0 to 65535 (127.0.0.1:4600, [::1]:4600) "
-                            "or unix:PATH.", text));
+    throw Error(
+        fmt::format("'{}' is not an address. Write HOST:PORT with a port from 0 to 65535 (127.0.0.1:4600, [::1]:4600) "
+                    "or unix:PATH.",
+                    text));
   }
   const addrinfo hints{.ai_flags = AI_NUMERICSERV, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
   addrinfo* found = nullptr;
@@ -61,10 +64,11 @@ Address parse_host_and_port(const std::string& text, Exposure exposure) {
   }
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, freeaddrinfo);
   if (exposure == Exposure::LocalOnly && !is_loopback(*found->ai_addr)) {
-    throw Error(fmt::format("The address '{}' is not on this machine, and the connection is not encrypted: model updates and "
-                            "the base could be read and changed on the way. Use a loopback address (127.0.0.1, ::1), a Unix "
-                            "socket or a tunnel (ssh -L); or, on a network that you trust entirely, --insecure-plaintext.",
-                            text));
+    throw Error(
+        fmt::format("The address '{}' is not on this machine, and the connection is not encrypted: model updates and "
+                    "the base could be read and changed on the way. Use a loopback address (127.0.0.1, ::1), a Unix "
+                    "socket or a tunnel (ssh -L); or, on a network that you trust entirely, --insecure-plaintext.",
+                    text));
   }
   Address result{.text = text};
   std::memcpy(&result.socket, found->ai_addr, found->ai_addrlen);
@@ -85,8 +89,10 @@ void clear_stale_socket(const Address& address) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return;
   if (!S_ISSOCK(status.st_mode)) {
-    throw Error(fmt::format("Cannot listen on '{}': there is a file of that name which is not a socket. Move it away, or take "
-                            "another path.", address.text));
+    throw Error(
+        fmt::format("Cannot listen on '{}': there is a file of that name which is not a socket. Move it away, or take "
+                    "another path.",
+                    address.text));
   }
   const FileDescriptor probe = make_socket(address);
   if (connect(probe.get(), generic(address), address.length) == 0 || errno == EAGAIN || errno == EINPROGRESS) {
@@ -129,8 +135,10 @@ FileDescriptor listen_on(const Address& address) {
   }
   if (bind(fd.get(), generic(address), address.length) != 0) {
     if (errno == EADDRINUSE) {
-      throw Error(fmt::format("Cannot listen on '{}': the port is in use. Stop the process that has it (`ss -ltnp` shows it), "
-                              "take another port, or port 0 for a free one.", address.text));
+      throw Error(
+          fmt::format("Cannot listen on '{}': the port is in use. Stop the process that has it (`ss -ltnp` shows it), "
+                      "take another port, or port 0 for a free one.",
+                      address.text));
     }
     throw_errno("listening on", address.text);
   }

@@ -41,8 +41,8 @@ class Connection;  // internal: the I/O thread's side
 // reconnect() and resume(info.token) give a fresh one.
 struct Offer {
   WorkInfo info;
-  std::uint64_t held = 0;  // prefix of the upload that the coordinator has
-  struct Handles;          // internal
+  std::uint64_t held = 0;            // prefix of the upload that the coordinator has
+  struct Handles;                    // internal
   std::shared_ptr<Handles> handles;  // shared between copies, and released on the I/O thread
 };
 
@@ -80,12 +80,13 @@ class UploadStream {
 
 class Client {
  public:
-  Client(const std::string& address, ClientOptions = {});  // throws Error for a bad or forbidden address; does not connect
+  Client(const std::string& address,
+         ClientOptions = {});  // throws Error for a bad or forbidden address; does not connect
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  Outcome<Welcome> join(Hello);   // one attempt
+  Outcome<Welcome> join(Hello);  // one attempt
   // Waits until the link is up again, trying with back-off and jitter; at once when it is. Also for the first join, when
   // join() found no coordinator. A Fault: the coordinator refused for good.
   Outcome<Welcome> reconnect();
@@ -100,11 +101,12 @@ class Client {
   Outcome<std::monostate> abandon(const Offer&, const std::string& reason);  // the work is over
 
   // Heartbeats go by themselves from an offer until its receipt, abandon() or drop_work(), also over a new link.
-  void set_progress(Progress);                 // any thread: what the next heartbeat says
-  std::optional<std::string> stopped() const;  // any thread: the coordinator's reason to stop the work in hand. Transfers
-                                               // then end with Fault `Cancelled`.
-  void drop_work();                            // no more heartbeats for the work in hand
-  void leave();                                // says goodbye and closes; join() may follow
+  void set_progress(Progress);  // any thread: what the next heartbeat says
+  std::optional<std::string> stopped()
+      const;         // any thread: the coordinator's reason to stop the work in hand. Transfers
+                     // then end with Fault `Cancelled`.
+  void drop_work();  // no more heartbeats for the work in hand
+  void leave();      // says goodbye and closes; join() may follow
 
  private:
   friend class UploadStream;

@@ -12,7 +12,8 @@
 namespace hansa::wire {
 namespace {
 
-constexpr kj::uint kAdoptFd = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP | kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
+constexpr kj::uint kAdoptFd = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
+                              kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
                               kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK;
 constexpr auto kJoinWithin = 10 * kj::SECONDS;
 
@@ -106,7 +107,8 @@ void Connection::leave() {
     rejoining_ = false;
     if (!link_) return Outcome<std::monostate>();
     // Closing waits for the answer, else the goodbye could be lost with the connection.
-    return session().leaveRequest().send().ignoreResult().then([]() -> Outcome<std::monostate> { return std::monostate(); });
+    return session().leaveRequest().send().ignoreResult().then(
+        []() -> Outcome<std::monostate> { return std::monostate(); });
   });
   run([this] {
     ++series_;
@@ -172,8 +174,8 @@ kj::Promise<Outcome<Welcome>> Connection::join_once() {
   if (fd < 0) return Outcome<Welcome>(LinkLost{"no socket can be made; are too many files open?"});
   prepare_connection(fd);
   auto connected = kj::evalNow([&] {  // a missing Unix socket throws at once
-    return io_.provider().wrapConnectingSocketFd(fd, reinterpret_cast<const sockaddr*>(&address_.socket), address_.length,
-                                                 kAdoptFd);
+    return io_.provider().wrapConnectingSocketFd(fd, reinterpret_cast<const sockaddr*>(&address_.socket),
+                                                 address_.length, kAdoptFd);
   });
   using Stream = kj::Maybe<kj::Own<kj::AsyncIoStream>>;
   auto reason = std::make_shared<std::string>();  // shared by two continuations
@@ -184,7 +186,7 @@ kj::Promise<Outcome<Welcome>> Connection::join_once() {
                             return nullptr;
                           })
                     .then([this, reason](Stream&& stream) -> kj::Promise<Outcome<Welcome>> {
-                      KJ_IF_MAYBE(open, stream) return join_over(kj::mv(*open));
+                      KJ_IF_MAYBE (open, stream) return join_over(kj::mv(*open));
                       return Outcome<Welcome>(
                           LinkLost{fmt::format("the coordinator at {} cannot be reached: {}", address_.text, *reason)});
                     });
@@ -195,35 +197,36 @@ kj::Promise<Outcome<Welcome>> Connection::join_over(kj::Own<kj::AsyncIoStream> s
   auto link = std::make_unique<ClientLink>(kj::mv(stream));
   auto request = link->coordinator.joinRequest();
   write(request.initHello(), hello_);
-  return request.send().then([this, link = std::move(link), series = series_](auto&& response) mutable -> Outcome<Welcome> {
-    auto refusal = fault_in(response);
-    Welcome welcome = read(response.getWelcome());
-    if (!refusal && welcome.protocol.major != kProtocol.major) {
-      refusal = Fault{FaultCode::ProtocolVersion, fmt::format("The coordinator speaks protocol {}.{}, this node {}.{}.",
-                                                              welcome.protocol.major, welcome.protocol.minor, kProtocol.major,
-                                                              kProtocol.minor)};
-    }
-    if (refusal || series != series_) {
-      // Not here, inside a callback of the link.
-      mailbox()->post([link = std::move(link)]() mutable { link.reset(); });
-      if (refusal) return *refusal;
-      return LinkLost{"joining was overtaken by another attempt"};
-    }
-    welcome.chunk_bytes = std::clamp(welcome.chunk_bytes, kChunkBytesLeast, kChunkBytesMost);
-    link->number = ++last_link_;
-    link->session = response.getSession();
-    link_ = std::move(link);
-    {
-      const std::lock_guard lock(mutex_);
-      linked_ = true;
-      welcome_ = welcome;
-    }
-    link_->heartbeats = heartbeats().eagerlyEvaluate([](kj::Exception&&) {});  // the link is breaking: that is seen below
-    add_task(link_->network.onDisconnect().then([this, number = link_->number] {
-      mailbox()->post([this, number] { close_link(number); });
-    }));
-    return welcome;
-  });
+  return request.send().then(
+      [this, link = std::move(link), series = series_](auto&& response) mutable -> Outcome<Welcome> {
+        auto refusal = fault_in(response);
+        Welcome welcome = read(response.getWelcome());
+        if (!refusal && welcome.protocol.major != kProtocol.major) {
+          refusal = Fault{FaultCode::ProtocolVersion,
+                          fmt::format("The coordinator speaks protocol {}.{}, this node {}.{}.", welcome.protocol.major,
+                                      welcome.protocol.minor, kProtocol.major, kProtocol.minor)};
+        }
+        if (refusal || series != series_) {
+          // Not here, inside a callback of the link.
+          mailbox()->post([link = std::move(link)]() mutable { link.reset(); });
+          if (refusal) return *refusal;
+          return LinkLost{"joining was overtaken by another attempt"};
+        }
+        welcome.chunk_bytes = std::clamp(welcome.chunk_bytes, kChunkBytesLeast, kChunkBytesMost);
+        link->number = ++last_link_;
+        link->session = response.getSession();
+        link_ = std::move(link);
+        {
+          const std::lock_guard lock(mutex_);
+          linked_ = true;
+          welcome_ = welcome;
+        }
+        link_->heartbeats =
+            heartbeats().eagerlyEvaluate([](kj::Exception&&) {});  // the link is breaking: that is seen below
+        add_task(link_->network.onDisconnect().then(
+            [this, number = link_->number] { mailbox()->post([this, number] { close_link(number); }); }));
+        return welcome;
+      });
 }
 
 void Connection::close_link(std::uint64_t number) {
@@ -302,7 +305,8 @@ kj::Promise<void> Connection::heartbeat() {
   return request.send().then([this, token](auto&& response) { obey(token, read(response.getDirective())); },
                              [](kj::Exception&& exception) {
                                // A failure inside the coordinator: the next one may do better. A broken link ends the loop.
-                               if (exception.getType() == kj::Exception::Type::DISCONNECTED) kj::throwFatalException(kj::mv(exception));
+                               if (exception.getType() == kj::Exception::Type::DISCONNECTED)
+                                 kj::throwFatalException(kj::mv(exception));
                              });
 }
 

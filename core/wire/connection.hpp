@@ -91,7 +91,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Runs `question` on the loop and waits for the outcome that it promises.
   template <class T, class F>
   Outcome<T> ask(F question);
-  std::optional<Interruption> cancelled() const;        // by the flag
+  std::optional<Interruption> cancelled() const;             // by the flag
   std::optional<Interruption> cancelled_or_stopped() const;  // or by the coordinator
   void post(kj::Function<void()> task) { io_.mailbox()->post(kj::mv(task)); }
   void run(kj::Function<void()> task) { io_.run(kj::mv(task)); }
@@ -107,8 +107,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void drop_work(const std::string* only_token = nullptr);
 
   // ---- the I/O thread
-  rpc::Session::Client& session();                       // throws "disconnected"
-  Capabilities* capabilities(const Offer& offer);        // null: of an earlier link
+  rpc::Session::Client& session();                 // throws "disconnected"
+  Capabilities* capabilities(const Offer& offer);  // null: of an earlier link
   Outcome<Offer> make_offer(rpc::Work::Reader work);
   void add_task(kj::Promise<void> promise) { io_.add_task(kj::mv(promise)); }
   void forget_offer(std::uint64_t number) { offers_.erase(number); }
@@ -130,23 +130,23 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const ClientOptions options_;
 
   mutable std::mutex mutex_;
-  bool linked_ = false;                  // (lock)
-  Welcome welcome_;                      // (lock)
-  std::string token_;                    // (lock) of the work in hand
-  Progress progress_;                    // (lock)
-  std::optional<std::string> stopped_;   // (lock)
+  bool linked_ = false;                 // (lock)
+  Welcome welcome_;                     // (lock)
+  std::string token_;                   // (lock) of the work in hand
+  Progress progress_;                   // (lock)
+  std::optional<std::string> stopped_;  // (lock)
 
   IoThread io_;
-  Hello hello_;                              // (io)
-  std::unique_ptr<ClientLink> link_;         // (io)
-  std::uint64_t last_link_ = 0;              // (io)
-  std::uint64_t series_ = 0;                 // (io) of rejoining attempts; a new one ends the old
-  bool rejoining_ = false;                   // (io)
-  std::chrono::steady_clock::time_point rejoining_since_;           // (io)
-  std::vector<std::shared_ptr<Slot<Welcome>>> waiting_for_link_;    // (io) shared with the threads that wait
-  std::uint64_t last_offer_ = 0;                                    // (io)
-  std::map<std::uint64_t, Capabilities> offers_;                    // (io)
-  SplitMix64 jitter_;                                               // (io)
+  Hello hello_;                                                   // (io)
+  std::unique_ptr<ClientLink> link_;                              // (io)
+  std::uint64_t last_link_ = 0;                                   // (io)
+  std::uint64_t series_ = 0;                                      // (io) of rejoining attempts; a new one ends the old
+  bool rejoining_ = false;                                        // (io)
+  std::chrono::steady_clock::time_point rejoining_since_;         // (io)
+  std::vector<std::shared_ptr<Slot<Welcome>>> waiting_for_link_;  // (io) shared with the threads that wait
+  std::uint64_t last_offer_ = 0;                                  // (io)
+  std::map<std::uint64_t, Capabilities> offers_;                  // (io)
+  SplitMix64 jitter_;                                             // (io)
 };
 
 template <class T, class F>

@@ -93,7 +93,8 @@ Hello read(rpc::Hello::Reader in) {
     hello.plugins.push_back({string_of(plugin.getId()), string_of(plugin.getVersion()), string_of(plugin.getDigest())});
   }
   auto resources = in.getResources();
-  hello.resources = {resources.getRamBytes(), resources.getGpuBytes(), resources.getGpus(), resources.getUplinkBytesPerSecond()};
+  hello.resources = {resources.getRamBytes(), resources.getGpuBytes(), resources.getGpus(),
+                     resources.getUplinkBytesPerSecond()};
   return hello;
 }
 

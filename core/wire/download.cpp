@@ -75,7 +75,8 @@ class SinkObject final : public rpc::ByteSink::Server {
   std::shared_ptr<Transfer> transfer_;
 };
 
-void start(Connection& connection, std::shared_ptr<Transfer> transfer, const Offer& offer, std::size_t pull, std::uint64_t offset) {
+void start(Connection& connection, std::shared_ptr<Transfer> transfer, const Offer& offer, std::size_t pull,
+           std::uint64_t offset) {
   connection.post([&connection, transfer, offer, pull, offset] {
     auto* capabilities = connection.capabilities(offer);
     if (!capabilities) return transfer->end(LinkLost{"the offer belongs to an earlier link; resume the work"});
@@ -102,18 +103,21 @@ std::variant<Transfer::Chunk, Outcome<std::monostate>> wait_for_chunk(Connection
       return chunk;
     }
     if (transfer.ended) return *transfer.ended;
-    if (auto interruption = connection.cancelled_or_stopped()) return as_outcome<std::monostate>(std::move(*interruption));
+    if (auto interruption = connection.cancelled_or_stopped())
+      return as_outcome<std::monostate>(std::move(*interruption));
     transfer.changed.wait_for(lock, kLookUp);
   }
 }
 
 std::optional<Fault> take(const Transfer::Chunk& chunk, const BlobInfo& blob, DownloadState& state, const Sink& sink) {
   if (xxh3_64(chunk.bytes) != chunk.xxh3) {
-    return Fault{FaultCode::BadChecksum, fmt::format("The chunk at offset {} was damaged on the way; pull again.", chunk.offset), true};
+    return Fault{FaultCode::BadChecksum,
+                 fmt::format("The chunk at offset {} was damaged on the way; pull again.", chunk.offset), true};
   }
   if (chunk.offset != state.offset || chunk.bytes.size() > blob.size - state.offset) {
-    return Fault{FaultCode::BadPayload, fmt::format("The coordinator sent {} bytes at offset {} where {} of {} bytes were there.",
-                                                    chunk.bytes.size(), chunk.offset, state.offset, blob.size)};
+    return Fault{FaultCode::BadPayload,
+                 fmt::format("The coordinator sent {} bytes at offset {} where {} of {} bytes were there.",
+                             chunk.bytes.size(), chunk.offset, state.offset, blob.size)};
   }
   sink(chunk.offset, chunk.bytes);
   state.sum.add(chunk.bytes);
@@ -123,7 +127,8 @@ std::optional<Fault> take(const Transfer::Chunk& chunk, const BlobInfo& blob, Do
 
 Outcome<BlobInfo> check_whole(const BlobInfo& blob, const DownloadState& state) {
   if (state.offset != blob.size) {
-    return Fault{FaultCode::BadPayload, fmt::format("The coordinator sent {} of {} bytes.", state.offset, blob.size), true};
+    return Fault{FaultCode::BadPayload, fmt::format("The coordinator sent {} of {} bytes.", state.offset, blob.size),
+                 true};
   }
   if (state.sum.value() != blob.xxh3) {
     return Fault{FaultCode::BadChecksum,
@@ -145,7 +150,8 @@ struct CloseAtEnd {
 
 }  // namespace
 
-Outcome<BlobInfo> download(Connection& connection, const Offer& offer, std::size_t pull, DownloadState& state, const Sink& sink) {
+Outcome<BlobInfo> download(Connection& connection, const Offer& offer, std::size_t pull, DownloadState& state,
+                           const Sink& sink) {
   const BlobInfo& blob = offer.info.pulls[pull].blob;
   if (state.offset > blob.size) throw Error("The download starts beyond the end of the blob.");
   auto transfer = std::make_shared<Transfer>();

@@ -80,7 +80,8 @@ void IoThread::main(const char* name) {
   tasks_ = &tasks;
   auto stop = kj::newPromiseAndFulfiller<void>();
   stop_requested_ = kj::mv(stop.fulfiller);
-  kj::UnixEventPort::FdObserver observer(io.unixEventPort, mailbox_->event_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ);
+  kj::UnixEventPort::FdObserver observer(io.unixEventPort, mailbox_->event_.get(),
+                                         kj::UnixEventPort::FdObserver::OBSERVE_READ);
   serve_mailbox(observer).exclusiveJoin(kj::mv(stop.promise)).wait(io.waitScope);
   mailbox_->close();
   mailbox_->take();  // dropped here, where their captures may die
@@ -91,7 +92,7 @@ kj::Promise<void> IoThread::serve_mailbox(kj::UnixEventPort::FdObserver& observe
   // Armed before draining, so that a post in between is seen.
   auto readable = observer.whenBecomesReadable();
   for (auto& task : mailbox_->take()) {
-    KJ_IF_MAYBE(exception, kj::runCatchingExceptions([&] { task(); })) taskFailed(kj::mv(*exception));
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { task(); })) taskFailed(kj::mv(*exception));
   }
   return readable.then([this, &observer] { return serve_mailbox(observer); });
 }

@@ -55,9 +55,9 @@ class IoThread final : private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&&) override;
 
   std::shared_ptr<Mailbox> mailbox_;
-  kj::AsyncIoContext* io_ = nullptr;                     // of the thread's stack
-  kj::TaskSet* tasks_ = nullptr;                         // of the thread's stack
-  kj::Own<kj::PromiseFulfiller<void>> stop_requested_;   // on the I/O thread only
+  kj::AsyncIoContext* io_ = nullptr;                    // of the thread's stack
+  kj::TaskSet* tasks_ = nullptr;                        // of the thread's stack
+  kj::Own<kj::PromiseFulfiller<void>> stop_requested_;  // on the I/O thread only
   std::thread thread_;
 };
 

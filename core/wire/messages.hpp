@@ -20,8 +20,22 @@ inline constexpr Version kProtocol{1, 0};  // peers talk when the majors are equ
 inline constexpr std::uint32_t kChunkBytes = 1u << 20;
 
 enum class FaultCode : std::uint16_t {  // numbers are those of hansa.capnp
-  None, Busy, NotSelected, StaleRound, BadChecksum, BadPayload, ProtocolVersion, PluginMismatch,
-  BaseMismatch, Unauthorised, BudgetSpent, Finished, UnknownToken, TooLarge, NameTaken, Cancelled,
+  None,
+  Busy,
+  NotSelected,
+  StaleRound,
+  BadChecksum,
+  BadPayload,
+  ProtocolVersion,
+  PluginMismatch,
+  BaseMismatch,
+  Unauthorised,
+  BudgetSpent,
+  Finished,
+  UnknownToken,
+  TooLarge,
+  NameTaken,
+  Cancelled,
 };
 std::string_view name_of(FaultCode);
 
@@ -111,15 +125,15 @@ struct WorkInfo {
   Task task = Task::Train;
   std::uint64_t round = 0;
   std::uint32_t attempt = 0;
-  std::uint64_t base_epoch = 0;    // version that the delta is taken against
+  std::uint64_t base_epoch = 0;  // version that the delta is taken against
   std::string view;
-  std::string exchange;            // roles and up channels of this round, canonical bytes
-  std::string pipeline_digest;     // fetched once by pipeline()
+  std::string exchange;         // roles and up channels of this round, canonical bytes
+  std::string pipeline_digest;  // fetched once by pipeline()
   std::uint64_t max_upload_bytes = 0;
-  std::uint32_t lease_ms = 0;      // a heartbeat before this or the slot is lost
-  std::string token;               // names exactly this piece of work
-  std::vector<Settled> settled;    // what became of earlier uploads of this node
-  std::vector<PullInfo> pulls;     // in the order in which they are applied
+  std::uint32_t lease_ms = 0;    // a heartbeat before this or the slot is lost
+  std::string token;             // names exactly this piece of work
+  std::vector<Settled> settled;  // what became of earlier uploads of this node
+  std::vector<PullInfo> pulls;   // in the order in which they are applied
 };
 
 }  // namespace hansa::wire

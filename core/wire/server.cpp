@@ -15,7 +15,8 @@
 namespace hansa::wire {
 namespace {
 
-constexpr kj::uint kAdoptFd = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP | kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
+constexpr kj::uint kAdoptFd = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
+                              kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
                               kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK;
 
 // One accepted connection. Members die in reverse: the RPC system, then the network and its queue of messages, then the
@@ -29,7 +30,7 @@ struct ServerLink {
     system.setFlowLimit(kFlowLimitWords);
   }
   ~ServerLink() {
-    KJ_IF_MAYBE(exception, kj::runCatchingExceptions([&] { state->close(); })) {
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { state->close(); })) {
       Log().error("wire: while ending the session of " + state->peer.address + ": " + describe(*exception));
     }
   }
@@ -50,7 +51,8 @@ struct Server::Impl {
     io.run([&] {
       const int owned = fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
       listener = io.provider().wrapListenSocketFd(owned, kAdoptFd);
-      accepting = accept_forever().eagerlyEvaluate([](kj::Exception&& e) { Log().error("wire: accepting ended: " + describe(e)); });
+      accepting = accept_forever().eagerlyEvaluate(
+          [](kj::Exception&& e) { Log().error("wire: accepting ended: " + describe(e)); });
     });
   }
   ~Impl() { stop(); }
@@ -80,13 +82,15 @@ struct Server::Impl {
 
   void add(kj::Own<kj::AsyncIoStream> stream) {
     const std::uint64_t number = ++last_link;
-    KJ_IF_MAYBE(fd, stream->getFd()) {
+    KJ_IF_MAYBE (fd, stream->getFd()) {
       prepare_connection(*fd);
       Peer peer{.address = describe_peer(*fd), .link = std::make_shared<Closer>(*this, number)};
       auto state = std::make_shared<LinkState>(service, io.mailbox(), std::move(peer));
       auto link = std::make_unique<ServerLink>(kj::mv(stream), std::move(state));
       io.add_task(link->network.onDisconnect().then([this, number] { close_later(number); }));
-      io.add_task(io.timer().afterDelay(options.join_within_ms * kj::MILLISECONDS).then([this, number] { close_silent(number); }));
+      io.add_task(io.timer().afterDelay(options.join_within_ms * kj::MILLISECONDS).then([this, number] {
+        close_silent(number);
+      }));
       links.emplace(number, std::move(link));
     }
   }
@@ -99,8 +103,8 @@ struct Server::Impl {
   void close_silent(std::uint64_t number) {
     const auto found = links.find(number);
     if (found == links.end() || found->second->state->session) return;
-    Log().warning("wire: closed the connection from " + found->second->state->peer.address + ", which did not join within " +
-                  std::to_string(options.join_within_ms) + " ms");
+    Log().warning("wire: closed the connection from " + found->second->state->peer.address +
+                  ", which did not join within " + std::to_string(options.join_within_ms) + " ms");
     close_later(number);
   }
 

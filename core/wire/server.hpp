@@ -28,7 +28,8 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  const std::string& address() const;  // as bound: "127.0.0.1:39211", "unix:/run/hansa.sock"; a Client takes it as it is
+  const std::string& address()
+      const;  // as bound: "127.0.0.1:39211", "unix:/run/hansa.sock"; a Client takes it as it is
   // Closes the socket and every link, calls disconnected() on each session, joins the thread. Idempotent. Not from the
   // I/O thread. Replies given afterwards go nowhere.
   void stop();

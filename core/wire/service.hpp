@@ -74,8 +74,9 @@ class NodeSession {
   // Long poll: call `done` when there is work. A poll replaces an earlier one of this session, whose answer then goes
   // nowhere; an offer can be lost with its connection, so offer unfinished work again to a node that polls.
   virtual void next_work(std::uint64_t holds_epoch, Reply<WorkOffer> done) = 0;
-  virtual void resume(const std::string& token, Reply<WorkOffer> done) = 0;  // after a broken link; UnknownToken when gone
-  virtual Answer<std::string> pipeline(const std::string& digest) = 0;      // canonical bytes of the resolved pipeline
+  virtual void resume(const std::string& token,
+                      Reply<WorkOffer> done) = 0;                       // after a broken link; UnknownToken when gone
+  virtual Answer<std::string> pipeline(const std::string& digest) = 0;  // canonical bytes of the resolved pipeline
   virtual Directive heartbeat(const std::string& token, const Progress&) = 0;
   virtual void leave() = 0;         // a goodbye; disconnected() follows
   virtual void disconnected() = 0;  // the last call; Replies not yet given go nowhere

@@ -143,8 +143,8 @@ class UploadObject final : public rpc::Upload::Server {
     const BlobInfo info = wire::read(context.getParams().getInfo());
     if (!fault_ && info.size != target_->held()) {
       fault_ = Fault{FaultCode::BadPayload,
-                     fmt::format("The upload is said to have {} bytes, but {} have come. Resume and send the rest.", info.size,
-                                 target_->held()),
+                     fmt::format("The upload is said to have {} bytes, but {} have come. Resume and send the rest.",
+                                 info.size, target_->held()),
                      true};
     }
     if (fault_) {
@@ -172,24 +172,28 @@ class UploadObject final : public rpc::Upload::Server {
   std::optional<Fault> take(std::uint64_t offset, std::span<const std::byte> bytes, std::uint64_t xxh3) {
     if (xxh3_64(bytes) != xxh3) {
       return Fault{FaultCode::BadChecksum,
-                   fmt::format("The chunk at offset {} was damaged on the way. Resume and send from there.", offset), true};
+                   fmt::format("The chunk at offset {} was damaged on the way. Resume and send from there.", offset),
+                   true};
     }
     const std::uint64_t held = target_->held();
     if (offset > held) {
       return Fault{FaultCode::BadPayload,
-                   fmt::format("A chunk came at offset {}, but only {} bytes are held. Resume and send from there.", offset, held),
+                   fmt::format("A chunk came at offset {}, but only {} bytes are held. Resume and send from there.",
+                               offset, held),
                    true};
     }
     const std::uint64_t known = held - offset;
     if (bytes.size() <= known) return std::nullopt;
     const auto fresh = bytes.subspan(known);
     if (held > most_ || fresh.size() > most_ - held) {
-      return Fault{FaultCode::TooLarge, fmt::format("The upload is longer than the {} bytes that this work allows.", most_)};
+      return Fault{FaultCode::TooLarge,
+                   fmt::format("The upload is longer than the {} bytes that this work allows.", most_)};
     }
     try {
       return target_->write(held, fresh);
     } catch (const Error& error) {
-      return Fault{FaultCode::Busy, fmt::format("The coordinator cannot store the upload: {}", error.what()), true, 5000};
+      return Fault{FaultCode::Busy, fmt::format("The coordinator cannot store the upload: {}", error.what()), true,
+                   5000};
     }
   }
 
@@ -223,7 +227,8 @@ class SessionObject final : public rpc::Session::Server {
   kj::Promise<void> nextWork(NextWorkContext context) override {
     NodeSession& session = link_->joined_session();
     if (link_->open_poll != 0) {
-      link_->answer<WorkOffer>(link_->open_poll, Fault{FaultCode::Cancelled, "A later poll has replaced this one.", false});
+      link_->answer<WorkOffer>(link_->open_poll,
+                               Fault{FaultCode::Cancelled, "A later poll has replaced this one.", false});
     }
     auto question = link_->ask<WorkOffer>();
     link_->open_poll = question.number;
@@ -295,14 +300,16 @@ class CoordinatorObject final : public rpc::Coordinator::Server {
       return Fault{FaultCode::BadPayload, "This connection has joined already; open another one.", false};
     }
     if (hello.protocol.major != kProtocol.major) {
-      return Fault{FaultCode::ProtocolVersion,
-                   fmt::format("The node speaks protocol {}.{}, this coordinator {}.{}; the majors must be equal. Run the same "
-                               "version of Hansa on both.",
-                               hello.protocol.major, hello.protocol.minor, kProtocol.major, kProtocol.minor)};
+      return Fault{
+          FaultCode::ProtocolVersion,
+          fmt::format("The node speaks protocol {}.{}, this coordinator {}.{}; the majors must be equal. Run the same "
+                      "version of Hansa on both.",
+                      hello.protocol.major, hello.protocol.minor, kProtocol.major, kProtocol.minor)};
     }
     if (!is_node_name(hello.node)) {
-      return Fault{FaultCode::BadPayload,
-                   "A node's name has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not start with a dot or a dash."};
+      return Fault{
+          FaultCode::BadPayload,
+          "A node's name has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not start with a dot or a dash."};
     }
     return link_->service.join(hello, link_->peer);
   }
@@ -351,6 +358,8 @@ void LinkState::close() {
   session.reset();
 }
 
-rpc::Coordinator::Client make_coordinator(std::shared_ptr<LinkState> link) { return kj::heap<CoordinatorObject>(std::move(link)); }
+rpc::Coordinator::Client make_coordinator(std::shared_ptr<LinkState> link) {
+  return kj::heap<CoordinatorObject>(std::move(link));
+}
 
 }  // namespace hansa::wire

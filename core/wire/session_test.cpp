@@ -1,7 +1,7 @@
 #include <sys/stat.h>
 
-#include "test.hpp"
 #include "wire/wire_fakes.hpp"
+#include "test.hpp"
 
 using namespace hansa;
 using namespace hansa::wire;
@@ -137,7 +137,10 @@ TEST_CASE("a poll that is dropped without an answer comes back as busy") {
   client.join(hello("alpha"));
   std::thread coordinator([&] {
     service.wait_until([&] { return service.polls.size() == 1; });
-    service.look([&] { service.polls.clear(); return 0; });
+    service.look([&] {
+      service.polls.clear();
+      return 0;
+    });
   });
   const auto outcome = client.next_work(0);
   coordinator.join();
@@ -227,7 +230,8 @@ TEST_CASE("garbage closes its connection and nothing else") {
   client.join(hello("alpha"));
   std::vector<std::vector<std::byte>> garbage = {std::vector<std::byte>(4096, std::byte{0}),
                                                  std::vector<std::byte>(4096, std::byte{0xff}),
-                                                 {std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0xff}, std::byte{0xff}, std::byte{0xff}, std::byte{0x7f}}};
+                                                 {std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0},
+                                                  std::byte{0xff}, std::byte{0xff}, std::byte{0xff}, std::byte{0x7f}}};
   for (std::uint64_t seed = 0; seed < 20; ++seed) garbage.push_back(random_blob(100 + 150 * seed, seed));
   for (const auto& bytes : garbage) {
     RawConnection peer(server.address());
@@ -241,7 +245,8 @@ TEST_CASE("garbage closes its connection and nothing else") {
 TEST_CASE("a port in use is refused with what to do") {
   FakeService service;
   const Server server(service, {});
-  CHECK_THAT(refusal_of({.listen = server.address()}), Catch::Contains("the port is in use") && Catch::Contains("ss -ltnp"));
+  CHECK_THAT(refusal_of({.listen = server.address()}),
+             Catch::Contains("the port is in use") && Catch::Contains("ss -ltnp"));
 }
 
 TEST_CASE("plain text does not leave the machine unless told to") {
@@ -252,7 +257,8 @@ TEST_CASE("plain text does not leave the machine unless told to") {
 }
 
 TEST_CASE("what is not an address is said to be none") {
-  const std::string text = GENERATE(as<std::string>(), "", "localhost", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:-1", ":80", "host:8x");
+  const std::string text =
+      GENERATE(as<std::string>(), "", "localhost", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:-1", ":80", "host:8x");
   CHECK_THAT(refusal_of({.listen = text}), Catch::Contains("is not an address"));
 }
 
@@ -292,7 +298,8 @@ TEST_CASE("no coordinator is a lost link, and reconnect waits for one to come") 
 
 TEST_CASE("reconnecting gives up when told to") {
   const TemporaryDirectory folder;
-  Client client("unix:" + (folder.path() / "none").string(), {.backoff_ms = 1, .backoff_max_ms = 2, .give_up_after_ms = 10});
+  Client client("unix:" + (folder.path() / "none").string(),
+                {.backoff_ms = 1, .backoff_max_ms = 2, .give_up_after_ms = 10});
   client.join(hello("alpha"));
   CHECK(std::holds_alternative<LinkLost>(client.reconnect()));
 }

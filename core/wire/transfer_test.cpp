@@ -1,6 +1,6 @@
-#include "test.hpp"
 #include "wire/chunks.hpp"
 #include "wire/wire_fakes.hpp"
+#include "test.hpp"
 
 using namespace hansa;
 using namespace hansa::wire;
@@ -72,7 +72,9 @@ TEST_CASE("a chunk damaged on the way down is noticed, and the rest can be pulle
   const Offer offer = f.next();
   std::vector<std::byte> bytes;
   DownloadState state;
-  const Sink sink = [&](std::uint64_t, std::span<const std::byte> more) { bytes.insert(bytes.end(), more.begin(), more.end()); };
+  const Sink sink = [&](std::uint64_t, std::span<const std::byte> more) {
+    bytes.insert(bytes.end(), more.begin(), more.end());
+  };
   const auto damaged = f.client.download(offer, 0, state, sink);
   REQUIRE(std::holds_alternative<Fault>(damaged));
   CHECK(std::get<Fault>(damaged).code == FaultCode::BadChecksum);
@@ -110,7 +112,8 @@ TEST_CASE("an exception out of a sink reaches the caller and leaves the link usa
   Fixture f;
   const Offer offer = f.next();
   DownloadState state;
-  CHECK_THROWS_WITH(f.client.download(offer, 0, state, [](auto, auto) { throw Error("disk full here"); }), "disk full here");
+  CHECK_THROWS_WITH(f.client.download(offer, 0, state, [](auto, auto) { throw Error("disk full here"); }),
+                    "disk full here");
   CHECK(state.offset == 0);
   CHECK(same(pull_all(f.client, offer), f.service.blob->bytes()));
 }

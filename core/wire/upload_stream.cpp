@@ -80,7 +80,10 @@ class Flow {
 
 struct UploadStream::Impl {
   Impl(std::shared_ptr<Connection> on, const Offer& to)
-      : connection(std::move(on)), offer(to), flow(std::make_shared<Flow>()), chunk_bytes(connection->welcome().chunk_bytes) {}
+      : connection(std::move(on)),
+        offer(to),
+        flow(std::make_shared<Flow>()),
+        chunk_bytes(connection->welcome().chunk_bytes) {}
   ~Impl() {
     if (flow->wait_idle(std::chrono::seconds(0)) || (!connection->cancelled() && flow->wait_idle(kDrainWithin))) return;
     // The loop may still send from the caller's memory: only closing the link prevents that.
@@ -146,17 +149,18 @@ struct UploadStream::Impl {
     flush();
     if (auto interruption = flow->drain(*connection)) return as_outcome<Receipt>(std::move(*interruption));
     const BlobInfo info{.xxh3 = sum.value(), .size = position, .format = format};
-    auto outcome = connection->ask<Receipt>([on = connection.get(), offer = offer, info, report]() -> kj::Promise<Outcome<Receipt>> {
-      auto* capabilities = on->capabilities(offer);
-      if (!capabilities) return Outcome<Receipt>(LinkLost{"the offer belongs to an earlier link; resume the work"});
-      auto request = capabilities->upload.commitRequest();
-      wire::write(request.initInfo(), info);
-      wire::write(request.initReport(), report);
-      return request.send().then([](auto&& response) -> Outcome<Receipt> {
-        if (auto fault = fault_in(response)) return *fault;
-        return read(response.getReceipt());
-      });
-    });
+    auto outcome = connection->ask<Receipt>(
+        [on = connection.get(), offer = offer, info, report]() -> kj::Promise<Outcome<Receipt>> {
+          auto* capabilities = on->capabilities(offer);
+          if (!capabilities) return Outcome<Receipt>(LinkLost{"the offer belongs to an earlier link; resume the work"});
+          auto request = capabilities->upload.commitRequest();
+          wire::write(request.initInfo(), info);
+          wire::write(request.initReport(), report);
+          return request.send().then([](auto&& response) -> Outcome<Receipt> {
+            if (auto fault = fault_in(response)) return *fault;
+            return read(response.getReceipt());
+          });
+        });
     if (std::holds_alternative<Receipt>(outcome)) connection->drop_work(&offer.info.token);
     return outcome;
   }
@@ -178,7 +182,9 @@ UploadStream::~UploadStream() = default;
 void UploadStream::write(std::span<const std::byte> bytes) { impl_->write(bytes); }
 void UploadStream::write_stable(std::span<const std::byte> bytes) { impl_->write_stable(bytes); }
 bool UploadStream::broken() const { return impl_->flow->broken(); }
-Outcome<Receipt> UploadStream::commit(const Report& report, std::uint16_t format) { return impl_->commit(report, format); }
+Outcome<Receipt> UploadStream::commit(const Report& report, std::uint16_t format) {
+  return impl_->commit(report, format);
+}
 
 UploadStream Client::start_upload(const Offer& offer) {
   return UploadStream(std::make_unique<UploadStream::Impl>(connection_, offer));

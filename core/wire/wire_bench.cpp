@@ -98,7 +98,8 @@ struct BenchService final : Service {
     double last = 0;
   };
   Answer<Joined> join(const Hello& hello, const Peer&) override {
-    return Joined{std::make_unique<Session>(*this, hello.node), Welcome{.run_id = "bench", .node_id = node_id(hello.node), .heartbeat_ms = 20}};
+    return Joined{std::make_unique<Session>(*this, hello.node),
+                  Welcome{.run_id = "bench", .node_id = node_id(hello.node), .heartbeat_ms = 20}};
   }
   std::string folder;
   std::shared_ptr<const MappedFile> file;
@@ -200,8 +201,9 @@ int main(int argc, char** argv) {
     release_all();
     await_all();
     const double up = now();
-    fmt::print("round {}: down {:.2f} s ({:.2f} GiB/s), up {:.2f} s ({:.2f} GiB/s), longest heartbeat gap {:.0f} ms\n", round,
-               down - start, gib / (down - start), up - down, gib / (up - down), service.longest_gap.exchange(0) * 1000);
+    fmt::print("round {}: down {:.2f} s ({:.2f} GiB/s), up {:.2f} s ({:.2f} GiB/s), longest heartbeat gap {:.0f} ms\n",
+               round, down - start, gib / (down - start), up - down, gib / (up - down),
+               service.longest_gap.exchange(0) * 1000);
     release_all();
   }
   int failed = 0;
@@ -214,9 +216,9 @@ int main(int argc, char** argv) {
   watch.join();
   server.stop();
   std::filesystem::remove_all(folder);
-  fmt::print("{} clients x {} MB over {}: server +{:.1f} MiB{}\n", clients, service.blob.size / 1'000'000, server.address(),
-             (peak_kib - idle_kib) / 1024.0, failed ? ", FAILED" : "");
-  fmt::print("processor seconds: server {} (with {:.0f} MB written to begin with), clients {}\n", cpu_seconds(RUSAGE_SELF),
-             size / 1e6, cpu_seconds(RUSAGE_CHILDREN));
+  fmt::print("{} clients x {} MB over {}: server +{:.1f} MiB{}\n", clients, service.blob.size / 1'000'000,
+             server.address(), (peak_kib - idle_kib) / 1024.0, failed ? ", FAILED" : "");
+  fmt::print("processor seconds: server {} (with {:.0f} MB written to begin with), clients {}\n",
+             cpu_seconds(RUSAGE_SELF), size / 1e6, cpu_seconds(RUSAGE_CHILDREN));
   return failed;
 }

@@ -113,8 +113,16 @@ class FakeService final : public Service {
   }
   WorkOffer offer(const std::string& token) {
     WorkOffer offer;
-    offer.info = {.task = Task::Train, .round = 7, .attempt = 2, .base_epoch = 6, .view = "left", .exchange = std::string("a\0b", 3),
-                  .pipeline_digest = "abc", .max_upload_bytes = max_upload, .lease_ms = 1000, .token = token};
+    offer.info = {.task = Task::Train,
+                  .round = 7,
+                  .attempt = 2,
+                  .base_epoch = 6,
+                  .view = "left",
+                  .exchange = std::string("a\0b", 3),
+                  .pipeline_digest = "abc",
+                  .max_upload_bytes = max_upload,
+                  .lease_ms = 1000,
+                  .token = token};
     offer.info.settled.push_back({"earlier", true, "in time"});
     offer.info.pulls.push_back({.channel = "delta", .from_epoch = 5, .to_epoch = 6, .blob = blob->info()});
     offer.sources.push_back(blob);
@@ -214,7 +222,8 @@ class Proxy {
     while (readable({listener_.get()}, ready)) {
       const FileDescriptor client(accept(listener_.get(), nullptr, nullptr));
       const FileDescriptor server(socket(upstream_.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-      if (!client || connect(server.get(), reinterpret_cast<const sockaddr*>(&upstream_.socket), upstream_.length) != 0) continue;
+      if (!client || connect(server.get(), reinterpret_cast<const sockaddr*>(&upstream_.socket), upstream_.length) != 0)
+        continue;
       std::uint64_t up = 0, down = 0;
       for (bool alive = true; alive && readable({client.get(), server.get()}, ready);) {
         if (ready[0]) alive = pass(client.get(), server.get(), up, plan_.flip_up_at, plan_.cut_up_at);

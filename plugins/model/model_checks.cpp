@@ -2,7 +2,6 @@
 
 #include <fstream>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
@@ -12,6 +11,7 @@
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
 #include <unistd.h>
 
 #include <hf/tensors.hpp>
@@ -82,11 +82,15 @@ void write_text(const std::filesystem::path& path, const std::string& text) { st
 
 Batch one_segment_batch(std::int64_t rows, std::int64_t length, std::int64_t vocabulary, std::uint64_t seed) {
   auto ids = at::randint(0, vocabulary, {rows, length + 1}, nn::make_generator(seed), at::kLong);
-  return {.tokens = ids.narrow(1, 0, length).contiguous(), .labels = ids.narrow(1, 1, length).contiguous(),
-          .bytes = rows * length, .counted = rows * length, .documents = rows};
+  return {.tokens = ids.narrow(1, 0, length).contiguous(),
+          .labels = ids.narrow(1, 1, length).contiguous(),
+          .bytes = rows * length,
+          .counted = rows * length,
+          .documents = rows};
 }
 
-std::vector<Injection> random_pairs(std::span<const Module> modules, std::int64_t rank, double dropout, std::uint64_t seed) {
+std::vector<Injection> random_pairs(std::span<const Module> modules, std::int64_t rank, double dropout,
+                                    std::uint64_t seed) {
   auto generator = nn::make_generator(seed);
   std::vector<Injection> injections;
   for (const auto& module : modules) {
@@ -124,11 +128,12 @@ void packed_documents_are_apart(const Subject& subject) {
   auto model = initialised(subject);
   auto a = one_segment_batch(1, 5, model->vocabulary(), 1), b = one_segment_batch(1, 4, model->vocabulary(), 2);
   const auto kLong = at::kLong;
-  Batch packed{.tokens = at::cat({a.tokens, b.tokens, at::zeros({1, 2}, kLong)}, 1),
-               .labels = at::cat({a.labels, b.labels, at::full({1, 2}, -100, kLong)}, 1),
-               .positions = at::cat({at::arange(5, kLong), at::arange(4, kLong), at::zeros({2}, kLong)}).unsqueeze(0),
-               .segments = at::cat({at::zeros({5}, kLong), at::ones({4}, kLong), at::full({2}, -1, kLong)}).unsqueeze(0),
-               .counted = 9};
+  Batch packed{
+      .tokens = at::cat({a.tokens, b.tokens, at::zeros({1, 2}, kLong)}, 1),
+      .labels = at::cat({a.labels, b.labels, at::full({1, 2}, -100, kLong)}, 1),
+      .positions = at::cat({at::arange(5, kLong), at::arange(4, kLong), at::zeros({2}, kLong)}).unsqueeze(0),
+      .segments = at::cat({at::zeros({5}, kLong), at::ones({4}, kLong), at::full({2}, -1, kLong)}).unsqueeze(0),
+      .counted = 9};
   at::NoGradGuard no_grad;
   const double apart = model->loss(a).item<double>() + model->loss(b).item<double>();
   CHECK(model->loss(packed).item<double>() == Approx(apart).epsilon(1e-5));

@@ -14,8 +14,8 @@ namespace {
 void copy_config(const std::filesystem::path& from, const std::filesystem::path& to) {
   const auto path = from / "config.json";
   if (!std::filesystem::exists(path))
-    throw Error(fmt::format("{} is not there: a full export needs the base's directory for config.json and the tokenizer",
-                            path.string()));
+    throw Error(fmt::format(
+        "{} is not there: a full export needs the base's directory for config.json and the tokenizer", path.string()));
   auto config = nlohmann::ordered_json::parse(read_file(path));
   for (const auto* key : {"dtype", "torch_dtype"})
     if (config.contains(key)) config[key] = "float32";
@@ -23,8 +23,9 @@ void copy_config(const std::filesystem::path& from, const std::filesystem::path&
 }
 
 void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const auto* name : {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "vocab.json",
-                           "merges.txt", "added_tokens.json", "chat_template.jinja", "generation_config.json"})
+  for (const auto* name :
+       {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "vocab.json",
+        "merges.txt", "added_tokens.json", "chat_template.jinja", "generation_config.json"})
     if (std::filesystem::exists(from / name))
       write_file_atomically(to / name, read_file(from / name), Durability::Process);
 }

@@ -17,7 +17,9 @@ namespace {
 
 constexpr std::int64_t kFlashLength = 1024;  // from here on the probabilities of a layer are too large to hold
 
-at::Tensor by_head(const at::Tensor& x) { return x.transpose(1, 2); }  // [batch, length, heads, dim] -> [batch, heads, length, dim]
+at::Tensor by_head(const at::Tensor& x) {
+  return x.transpose(1, 2);
+}  // [batch, length, heads, dim] -> [batch, heads, length, dim]
 
 }  // namespace
 
@@ -40,8 +42,8 @@ std::pair<at::Tensor, at::Tensor> KeyValueCache::extend(std::int64_t layer, cons
   return {put(keys_[layer], keys), put(values_[layer], values)};
 }
 
-Visibility causal_visibility(const Batch& batch, const Heads& heads, const KeyValueCache* cache,
-                             at::ScalarType compute, const Dropout& dropout, double dropout_p) {
+Visibility causal_visibility(const Batch& batch, const Heads& heads, const KeyValueCache* cache, at::ScalarType compute,
+                             const Dropout& dropout, double dropout_p) {
   at::NoGradGuard no_grad;
   const auto rows = batch.tokens.size(0), length = batch.tokens.size(1);
   const auto past = cache ? cache->length() : 0;

@@ -39,8 +39,8 @@ struct Visibility {
   bool flash = false;       // long rows: ATen's flash operators need less memory
 };
 // dropout_p: of the probabilities; flash operators are not chosen where it is active.
-Visibility causal_visibility(const Batch&, const Heads&, const KeyValueCache*, at::ScalarType compute,
-                             const Dropout&, double dropout_p);
+Visibility causal_visibility(const Batch&, const Heads&, const KeyValueCache*, at::ScalarType compute, const Dropout&,
+                             double dropout_p);
 
 // queries [batch, length, query heads, dim], keys and values [batch, length, key_value heads, dim]; gives
 // [batch, length, query heads · dim]. With a cache the layer's keys and values go into it first.

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <set>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -39,7 +39,8 @@ std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
 std::int64_t CausalModel::max_length() const { return plan().max_length; }
 
 void CausalModel::prepare(const std::filesystem::path& checkpoint, at::Device device, DType compute) {
-  if (!device.is_cpu()) throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, device.str()));
+  if (!device.is_cpu())
+    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, device.str()));
   if (compute != DType::f32 && compute != DType::bf16)
     throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", model_type_, name_of(compute)));
   decoder_ = read_config_(checkpoint);
@@ -61,14 +62,15 @@ at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std:
   const auto name = stored_name(tensor);
   const auto* stored = checkpoint_->find(name);
   if (!stored)
-    throw Error(fmt::format("{}: tensor '{}' is missing; config.json ({}) asks for it", checkpoint_->directory().string(),
-                            tensor, model_type_));
+    throw Error(fmt::format("{}: tensor '{}' is missing; config.json ({}) asks for it",
+                            checkpoint_->directory().string(), tensor, model_type_));
   if (stored->shape != shape) {
     const bool table = place.module.kind == Module::Kind::Embedding || place.module.kind == Module::Kind::Head;
-    throw Error(fmt::format("{}: tensor '{}' is {}, but config.json makes it {}{}", checkpoint_->directory().string(), name,
-                            fmt::join(stored->shape, " x "), fmt::join(shape, " x "),
-                            table ? fmt::format("; compare vocab_size (here {}) and the hidden size", decoder_->plan().vocabulary)
-                                  : std::string()));
+    throw Error(fmt::format(
+        "{}: tensor '{}' is {}, but config.json makes it {}{}", checkpoint_->directory().string(), name,
+        fmt::join(stored->shape, " x "), fmt::join(shape, " x "),
+        table ? fmt::format("; compare vocab_size (here {}) and the hidden size", decoder_->plan().vocabulary)
+              : std::string()));
   }
   return hf::load_tensor(*stored, type);
 }
@@ -113,9 +115,10 @@ void CausalModel::initialise(const std::filesystem::path& checkpoint, at::Device
   auto generator = make_generator(seed);
   for (auto& place : places_->all()) {
     const auto& module = place.module;
-    auto weight = module.kind == Module::Kind::Norm ? at::ones(weight_shape(module), at::kFloat)
-                                                    : at::empty(weight_shape(module), at::kFloat)
-                                                          .normal_(0, decoder_->plan().initial_deviation(module), generator);
+    auto weight = module.kind == Module::Kind::Norm
+                      ? at::ones(weight_shape(module), at::kFloat)
+                      : at::empty(weight_shape(module), at::kFloat)
+                            .normal_(0, decoder_->plan().initial_deviation(module), generator);
     auto bias = module.bias ? at::zeros({module.out}, at::kFloat) : at::Tensor();
     place.weight = weight.to(compute_);
     place.bias = bias.defined() ? bias.to(compute_) : at::Tensor();
@@ -157,13 +160,15 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
     throw Error("a batch's tokens must be a table of 64-bit ids, [batch, length], with at least one");
   const auto past = cache ? cache->length() : 0, length = tokens.size(1);
   if (past + length > plan().max_length)
-    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, plan().max_length));
+    throw Error(
+        fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, plan().max_length));
   if (cache && past + length > cache->capacity())
     throw Error(fmt::format("{} tokens do not fit a cache made for {}", past + length, cache->capacity()));
   const auto least = tokens.min().item<std::int64_t>(), largest = tokens.max().item<std::int64_t>();
   if (least < 0 || largest >= plan().vocabulary)
-    throw Error(fmt::format("token id {} is outside this model's vocabulary of {}; is the tokenizer that of another model?",
-                            least < 0 ? least : largest, plan().vocabulary));
+    throw Error(
+        fmt::format("token id {} is outside this model's vocabulary of {}; is the tokenizer that of another model?",
+                    least < 0 ? least : largest, plan().vocabulary));
   Batch complete = batch;
   if (!complete.positions.defined())
     complete.positions = at::arange(past, past + length, at::kLong).unsqueeze(0).expand({tokens.size(0), length});

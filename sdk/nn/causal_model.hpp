@@ -20,17 +20,17 @@ class Checkpoint;
 
 namespace hansa::nn {
 
-struct DecoderPlan {  // what config.json says, in the terms of the shared code
-  std::vector<Module> modules;          // every tensor of the checkpoint belongs to one: "<name>.weight", "<name>.bias"
-  std::string head;                     // the module that projects onto the vocabulary; the embedding when tied
+struct DecoderPlan {            // what config.json says, in the terms of the shared code
+  std::vector<Module> modules;  // every tensor of the checkpoint belongs to one: "<name>.weight", "<name>.bias"
+  std::string head;             // the module that projects onto the vocabulary; the embedding when tied
   std::int64_t vocabulary = 0, max_length = 0, layers = 0;
   Heads heads;
-  std::string optional_prefix;          // "model.": files of the bare decoder lack it
-  std::vector<std::string> unused;      // ends of tensor names that files may hold and nobody needs, reviewed per family
+  std::string optional_prefix;      // "model.": files of the bare decoder lack it
+  std::vector<std::string> unused;  // ends of tensor names that files may hold and nobody needs, reviewed per family
   std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1, biases 0
 };
 
-struct Pass {  // one forward pass
+struct Pass {          // one forward pass
   const Batch& batch;  // positions are defined
   at::ScalarType compute;
   Dropout& dropout;
@@ -41,7 +41,7 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
   virtual const DecoderPlan& plan() const = 0;
-  virtual void bind(Places&) = 0;  // once, before forward; the places outlive the decoder
+  virtual void bind(Places&) = 0;               // once, before forward; the places outlive the decoder
   virtual at::Tensor forward(const Pass&) = 0;  // [batch, length, width], what the head sees
 };
 
@@ -79,7 +79,7 @@ class CausalModel : public Stateless<Model> {
   std::string model_type_;
   ReadConfig read_config_;
   std::unique_ptr<Decoder> decoder_;
-  std::unique_ptr<hf::Checkpoint> checkpoint_;     // mapped: base() reads full precision from it again
+  std::unique_ptr<hf::Checkpoint> checkpoint_;           // mapped: base() reads full precision from it again
   std::map<std::string, Weights, std::less<>> initial_;  // instead of it, where the weights are random
   std::unique_ptr<Places> places_;
   at::ScalarType compute_ = at::kFloat;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +10,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace hansa::nn {
@@ -21,7 +21,6 @@ std::int64_t default_chunk_rows(std::int64_t vocabulary) {
 }
 
 namespace {
-
 
 // Turns logits into softmax - onehot in place and returns the chunk's nats.
 at::Tensor soften(at::Tensor& logits, const at::Tensor& labels) {
@@ -39,8 +38,8 @@ at::Tensor soften(at::Tensor& logits, const at::Tensor& labels) {
 
 class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& labels, std::int64_t chunk_rows) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& weight, const at::Tensor& labels, std::int64_t chunk_rows) {
     at::NoGradGuard no_grad;
     const bool hidden_grad = hidden.requires_grad(), weight_grad = weight.requires_grad();
     const auto rows = hidden.size(0), vocabulary = weight.size(0);
@@ -66,8 +65,10 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
         at::mm_out(part, logits, weight);
       }
       if (!weight_grad) continue;
-      if (half) d_weight.add_(at::mm(logits.t(), h));
-      else d_weight.addmm_(logits.t(), h);
+      if (half)
+        d_weight.add_(at::mm(logits.t(), h));
+      else
+        d_weight.addmm_(logits.t(), h);
     }
     if (weight_grad) d_weight = d_weight.to(weight.scalar_type());
     context->save_for_backward({d_hidden, d_weight});

@@ -1,6 +1,5 @@
 #include "nn/layers.hpp"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
@@ -10,6 +9,7 @@
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/silu.h>
+#include <ATen/TensorOperators.h>
 
 #include "nn/cross_entropy.hpp"
 #include "nn/low_rank.hpp"

@@ -6,12 +6,12 @@
 
 namespace hansa::nn {
 
-at::Tensor linear(const Place&, const at::Tensor& x, Dropout&);                          // [..., in] -> [..., out]
-at::Tensor embedding(const Place&, const at::Tensor& ids, at::ScalarType compute);       // i64 [...] -> [..., out]
-at::Tensor rms_norm(const Place&, const at::Tensor& x, double epsilon);                  // normalised in fp32, cast, times weight
+at::Tensor linear(const Place&, const at::Tensor& x, Dropout&);                     // [..., in] -> [..., out]
+at::Tensor embedding(const Place&, const at::Tensor& ids, at::ScalarType compute);  // i64 [...] -> [..., out]
+at::Tensor rms_norm(const Place&, const at::Tensor& x, double epsilon);  // normalised in fp32, cast, times weight
 at::Tensor layer_norm(const Place&, const at::Tensor& x, double epsilon);
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);                         // silu(gate) * up
-at::Tensor gelu_new(const at::Tensor& x);                                                // the tanh form
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);  // silu(gate) * up
+at::Tensor gelu_new(const at::Tensor& x);                         // the tanh form
 
 // Sum over rows of -log softmax(head(hidden))[label], fp32 scalar; rows whose label is -100 count nothing. Never holds more
 // than a chunk of the logits; the gradient is found in the forward pass.

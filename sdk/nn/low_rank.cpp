@@ -2,10 +2,10 @@
 
 #include <optional>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace hansa::nn {
@@ -19,7 +19,8 @@ class LowRankLinear : public torch::autograd::Function<LowRankLinear> {
  public:
   // The order of tensors is the numbering of needs_input_grad, which counts defined ones only: the optional bias is last.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& seen, const at::Tensor& A,
-                            const at::Tensor& B, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double scale) {
+                            const at::Tensor& B, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                            double scale) {
     const auto type = x.scalar_type();
     const auto a = A.to(type);
     const auto b = (B.t() * scale).to(type).contiguous();  // [r, out]: the layout in which all its products are fast
@@ -55,8 +56,8 @@ class LowRankLinear : public torch::autograd::Function<LowRankLinear> {
 
 }  // namespace
 
-at::Tensor low_rank_linear(const at::Tensor& x, const at::Tensor& seen, const at::Tensor& weight, const at::Tensor& bias,
-                           const at::Tensor& A, const at::Tensor& B, double scale) {
+at::Tensor low_rank_linear(const at::Tensor& x, const at::Tensor& seen, const at::Tensor& weight,
+                           const at::Tensor& bias, const at::Tensor& A, const at::Tensor& B, double scale) {
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});

@@ -1,7 +1,6 @@
 // Every building block against a naive form of it.
 #include <cmath>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
@@ -14,6 +13,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
 
 #include "base/error.hpp"
 #include "nn/attention.hpp"
@@ -28,7 +28,9 @@ using namespace hansa::nn;
 
 namespace {
 
-at::Tensor normal(at::IntArrayRef shape, std::uint64_t seed) { return at::randn(shape, make_generator(seed), at::kFloat); }
+at::Tensor normal(at::IntArrayRef shape, std::uint64_t seed) {
+  return at::randn(shape, make_generator(seed), at::kFloat);
+}
 
 Places one_linear(std::int64_t in, std::int64_t out) {
   Places places({Module{.name = "fc", .in = in, .out = out, .bias = true}});
@@ -52,7 +54,8 @@ at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::T
         auto query = q[b][t][h].to(at::kDouble);
         std::vector<at::Tensor> scores, values;
         for (std::int64_t s = 0; s <= t; ++s) {
-          if (segments.defined() && segments[b][s].item<std::int64_t>() != segments[b][t].item<std::int64_t>()) continue;
+          if (segments.defined() && segments[b][s].item<std::int64_t>() != segments[b][t].item<std::int64_t>())
+            continue;
           scores.push_back((query * k[b][s][h / group].to(at::kDouble)).sum() * scale);
           values.push_back(v[b][s][h / group].to(at::kDouble));
         }
@@ -229,7 +232,8 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
 }
 
 TEST_CASE("the joined low-rank form has the gradients of the plain form, with and without dropout") {
-  auto x = normal({5, 6}, 1), weight = normal({4, 6}, 2), A = normal({2, 6}, 3), B = normal({4, 2}, 4), bias = normal({4}, 5);
+  auto x = normal({5, 6}, 1), weight = normal({4, 6}, 2), A = normal({2, 6}, 3), B = normal({4, 2}, 4),
+       bias = normal({4}, 5);
   auto dropout_mask = at::randint(0, 2, {5, 6}, make_generator(6), at::kFloat);
   auto leaf = [](const at::Tensor& t) { return t.clone().requires_grad_(true); };
   for (bool dropped : {false, true})

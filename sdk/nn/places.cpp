@@ -1,8 +1,8 @@
 #include "nn/places.hpp"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
+#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -49,9 +49,10 @@ void expect(const Module& module, std::string_view what, const at::Tensor& tenso
 
 void check(const Module& module, const LowRank& pair) {
   if (module.kind != Module::Kind::Linear && module.kind != Module::Kind::Head)
-    throw Error(fmt::format("a low-rank pair cannot go into '{}': it is an embedding or a norm, not a linear module. "
-                            "Choose linear modules as targets",
-                            module.name));
+    throw Error(
+        fmt::format("a low-rank pair cannot go into '{}': it is an embedding or a norm, not a linear module. "
+                    "Choose linear modules as targets",
+                    module.name));
   expect(module, "A", pair.A, {pair.A.defined() && pair.A.dim() == 2 ? pair.A.size(0) : 1, module.in});
   expect(module, "B", pair.B, {module.out, pair.A.size(0)});
 }

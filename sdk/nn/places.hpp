@@ -20,7 +20,6 @@ struct Place {
 
 class Places {
  public:
-
   Places() = default;
   explicit Places(std::vector<Module> modules);
   // References stay valid for the life of this object.
@@ -32,7 +31,8 @@ class Places {
   // Replaces all earlier injections. Checks kinds, shapes and ranks of all of them before it changes anything.
   void inject(std::span<const Injection>);
   // What the place computes with now, fp32: the base's weight and bias with the injection folded in.
-  static std::pair<at::Tensor, at::Tensor> folded(const Place&, const at::Tensor& base_weight, const at::Tensor& base_bias);
+  static std::pair<at::Tensor, at::Tensor> folded(const Place&, const at::Tensor& base_weight,
+                                                  const at::Tensor& base_bias);
 
  private:
   std::vector<Place> places_;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <numbers>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
@@ -12,6 +11,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+#include <ATen/TensorOperators.h>
 
 namespace hansa::nn {
 

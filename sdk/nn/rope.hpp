@@ -23,7 +23,7 @@ class Rope {
  public:
   Rope() = default;
   explicit Rope(const RopeSettings&);
-  struct Rows {  // of one batch, for all its layers
+  struct Rows {           // of one batch, for all its layers
     at::Tensor cos, sin;  // [batch or 1, length, 1, head_dim], in the compute type; sin of the first half is negated
   };
   Rows rows(const at::Tensor& positions, at::ScalarType compute);  // i64 [batch, length]

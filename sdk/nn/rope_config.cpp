@@ -18,12 +18,14 @@ Found read_table(hf::JsonConfig& table) {
   const auto type = newer.value_or(older.value_or("default"));
   if (type == "default") return found;
   if (type != "llama3") table.refuse(newer ? "rope_type" : "type", "default, llama3");
-  found.llama3 = RopeSettings::Llama3{.factor = table.required_real("factor"),
-                                      .low_frequency_factor = table.required_real("low_freq_factor"),
-                                      .high_frequency_factor = table.required_real("high_freq_factor"),
-                                      .original_max_positions = table.required_real("original_max_position_embeddings")};
+  found.llama3 =
+      RopeSettings::Llama3{.factor = table.required_real("factor"),
+                           .low_frequency_factor = table.required_real("low_freq_factor"),
+                           .high_frequency_factor = table.required_real("high_freq_factor"),
+                           .original_max_positions = table.required_real("original_max_position_embeddings")};
   if (found.llama3->factor <= 0) table.refuse("factor", "a number above 0");
-  if (found.llama3->high_frequency_factor <= found.llama3->low_frequency_factor || found.llama3->low_frequency_factor <= 0)
+  if (found.llama3->high_frequency_factor <= found.llama3->low_frequency_factor ||
+      found.llama3->low_frequency_factor <= 0)
     table.refuse("high_freq_factor", "a number above low_freq_factor, both above 0");
   return found;
 }
@@ -42,8 +44,8 @@ RopeSettings read_rope(hf::JsonConfig& config, std::int64_t head_dim, double def
     if (!scaling.theta) scaling.theta = found.theta;
     found = scaling;
   }
-  RopeSettings settings{.head_dim = head_dim, .theta = found.theta.value_or(theta.value_or(default_theta)),
-                        .llama3 = found.llama3};
+  RopeSettings settings{
+      .head_dim = head_dim, .theta = found.theta.value_or(theta.value_or(default_theta)), .llama3 = found.llama3};
   if (settings.theta <= 0) config.refuse("rope_theta", "a number above 0");
   return settings;
 }

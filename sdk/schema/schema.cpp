@@ -69,9 +69,11 @@ std::string shown(const HansaValue& value) {
 }
 
 bool in_range(const HansaParam& param, double number) {
-  if ((param.flags & HANSA_PARAM_MIN) && !(param.flags & HANSA_PARAM_MIN_EXCLUDED ? number > param.minimum : number >= param.minimum))
+  if ((param.flags & HANSA_PARAM_MIN) &&
+      !(param.flags & HANSA_PARAM_MIN_EXCLUDED ? number > param.minimum : number >= param.minimum))
     return false;
-  if ((param.flags & HANSA_PARAM_MAX) && !(param.flags & HANSA_PARAM_MAX_EXCLUDED ? number < param.maximum : number <= param.maximum))
+  if ((param.flags & HANSA_PARAM_MAX) &&
+      !(param.flags & HANSA_PARAM_MAX_EXCLUDED ? number < param.maximum : number <= param.maximum))
     return false;
   return true;
 }
@@ -104,14 +106,16 @@ std::optional<std::string> scalar_problem(const HansaParam& param, const HansaVa
 
 std::optional<std::string> fields_problem(const HansaParam& param, const HansaValue& value) {
   for (std::uint32_t i = 0; i < value.count; ++i) {
-    const auto known = std::any_of(param.fields, param.fields + param.field_count,
-                                   [&](const HansaParam* field) { return std::string_view(field->name) == value.keys[i]; });
+    const auto known = std::any_of(param.fields, param.fields + param.field_count, [&](const HansaParam* field) {
+      return std::string_view(field->name) == value.keys[i];
+    });
     if (!known) return "has no field '" + std::string(value.keys[i]) + "'";
   }
   for (std::uint32_t i = 0; i < param.field_count; ++i) {
     const auto& field = *param.fields[i];
     const auto* held = find(value, field.name);
-    if (!held && (field.flags & HANSA_PARAM_REQUIRED)) return "lacks the required field '" + std::string(field.name) + "'";
+    if (!held && (field.flags & HANSA_PARAM_REQUIRED))
+      return "lacks the required field '" + std::string(field.name) + "'";
     if (!held) continue;
     if (auto problem = why_not(field, *held)) return std::string("field '") + field.name + "' " + *problem;
   }
@@ -140,10 +144,22 @@ Facet of_kind(std::string component_kind) { return textual(Facet::Kind::Componen
 
 void ParamRecord::apply(const Facet& facet) {
   switch (facet.kind) {
-    case Facet::Kind::Minimum: raw.minimum = facet.number; raw.flags |= HANSA_PARAM_MIN; break;
-    case Facet::Kind::MoreThan: raw.minimum = facet.number; raw.flags |= HANSA_PARAM_MIN | HANSA_PARAM_MIN_EXCLUDED; break;
-    case Facet::Kind::Maximum: raw.maximum = facet.number; raw.flags |= HANSA_PARAM_MAX; break;
-    case Facet::Kind::LessThan: raw.maximum = facet.number; raw.flags |= HANSA_PARAM_MAX | HANSA_PARAM_MAX_EXCLUDED; break;
+    case Facet::Kind::Minimum:
+      raw.minimum = facet.number;
+      raw.flags |= HANSA_PARAM_MIN;
+      break;
+    case Facet::Kind::MoreThan:
+      raw.minimum = facet.number;
+      raw.flags |= HANSA_PARAM_MIN | HANSA_PARAM_MIN_EXCLUDED;
+      break;
+    case Facet::Kind::Maximum:
+      raw.maximum = facet.number;
+      raw.flags |= HANSA_PARAM_MAX;
+      break;
+    case Facet::Kind::LessThan:
+      raw.maximum = facet.number;
+      raw.flags |= HANSA_PARAM_MAX | HANSA_PARAM_MAX_EXCLUDED;
+      break;
     case Facet::Kind::Choices: choices = facet.texts; break;
     case Facet::Kind::Unit: unit = facet.text; break;
     case Facet::Kind::Flag: raw.flags |= facet.flag; break;
@@ -216,7 +232,8 @@ std::optional<std::string> why_not(const HansaParam& param, const HansaValue& va
   if (depth == Depth::This) return std::nullopt;
   if (param.type == HANSA_LIST)
     for (std::uint32_t i = 0; i < value.count; ++i)
-      if (auto problem = why_not(*param.element, *value.items[i])) return "element " + std::to_string(i + 1) + " " + *problem;
+      if (auto problem = why_not(*param.element, *value.items[i]))
+        return "element " + std::to_string(i + 1) + " " + *problem;
   if (param.type == HANSA_TABLE) return fields_problem(param, value);
   return std::nullopt;
 }
@@ -241,7 +258,8 @@ void SchemaBase::adopt(std::shared_ptr<ParamRecord> record) {
 }
 
 void SchemaBase::refuse_unknown(const HansaValue& table) const {
-  if (table.type != HANSA_TABLE && table.type != HANSA_COMPONENT) throw std::invalid_argument("the parameters are no table");
+  if (table.type != HANSA_TABLE && table.type != HANSA_COMPONENT)
+    throw std::invalid_argument("the parameters are no table");
   for (std::uint32_t i = 0; i < table.count; ++i)
     if (!find(table.keys[i])) throw std::invalid_argument("unknown parameter '" + std::string(table.keys[i]) + "'");
 }
@@ -252,7 +270,8 @@ void bad_value(const ParamRecord& record, const HansaValue& value) {
   throw std::invalid_argument("parameter '" + record.name + "': " + shown(value) + " does not fit");
 }
 void check(const ParamRecord& record, const HansaValue& value) {
-  if (auto problem = why_not(record.raw, value)) throw std::invalid_argument("parameter '" + record.name + "' " + *problem);
+  if (auto problem = why_not(record.raw, value))
+    throw std::invalid_argument("parameter '" + record.name + "' " + *problem);
 }
 std::int64_t integer_of(const ParamRecord& record, const HansaValue& value) {
   if (!is_whole(value.type)) bad_value(record, value);

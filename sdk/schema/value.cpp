@@ -175,14 +175,20 @@ const HansaValue* find(const HansaValue& table, std::string_view key) {
 bool equal(const HansaValue& a, const HansaValue& b) {
   if (a.type != b.type || a.count != b.count) return false;
   switch (a.type) {
-    case HANSA_BOOL: case HANSA_INT: case HANSA_BYTES: return a.integer == b.integer;
-    case HANSA_REAL: case HANSA_DURATION: return a.real == b.real;
-    case HANSA_TEXT: case HANSA_CHOICE: case HANSA_PATH: return text_of(a) == text_of(b);
+    case HANSA_BOOL:
+    case HANSA_INT:
+    case HANSA_BYTES: return a.integer == b.integer;
+    case HANSA_REAL:
+    case HANSA_DURATION: return a.real == b.real;
+    case HANSA_TEXT:
+    case HANSA_CHOICE:
+    case HANSA_PATH: return text_of(a) == text_of(b);
     case HANSA_LIST:
       for (std::uint32_t i = 0; i < a.count; ++i)
         if (!equal(*a.items[i], *b.items[i])) return false;
       return true;
-    case HANSA_TABLE: case HANSA_COMPONENT:
+    case HANSA_TABLE:
+    case HANSA_COMPONENT:
       if (text_of(a) != text_of(b)) return false;
       for (std::uint32_t i = 0; i < a.count; ++i) {
         const auto* other = find(b, a.keys[i]);

@@ -29,7 +29,8 @@ using Bytes = std::vector<std::byte>;
 Bytes packet_of(const Layout& layout, float value) {
   const PacketPlan plan({{}, {raw_channel(std::string("adapter"), layout)}});
   Bytes bytes;
-  PacketWriter writer(plan, [&](std::span<const std::byte> more) { bytes.insert(bytes.end(), more.begin(), more.end()); });
+  PacketWriter writer(plan,
+                      [&](std::span<const std::byte> more) { bytes.insert(bytes.end(), more.begin(), more.end()); });
   for (const auto& tensor : layout.tensors) {
     const std::vector<float> values(static_cast<std::size_t>(tensor.elements()), value);
     writer.write(std::as_bytes(std::span(values)));
@@ -40,7 +41,8 @@ Bytes packet_of(const Layout& layout, float value) {
 
 class Rogue {
  public:
-  Rogue(const std::string& address, const nlohmann::json& hello) : client_(address), session_(nullptr), io_(client_.getWaitScope()) {
+  Rogue(const std::string& address, const nlohmann::json& hello)
+      : client_(address), session_(nullptr), io_(client_.getWaitScope()) {
     auto request = client_.getMain<rpc::Coordinator>().joinRequest();
     auto to = request.initHello();
     to.initProtocol().setMajor(wire_major(hello));
@@ -70,7 +72,8 @@ class Rogue {
       const auto work = answer.getWork();
       holds = work.getBaseEpoch();
       const auto exchange = work.getExchange();
-      const auto order = pipeline::work_order_from_json({reinterpret_cast<const char*>(exchange.begin()), exchange.size()});
+      const auto order =
+          pipeline::work_order_from_json({reinterpret_cast<const char*>(exchange.begin()), exchange.size()});
       do_one(turn < mischief.size() ? mischief[turn] : "good", work, order.exchange.up.at(0).layout);
       earlier_.emplace(work.getUpload());
       const auto token = work.getToken();
@@ -83,7 +86,8 @@ class Rogue {
 
   bool told(std::string_view what, rpc::Fault::Reader fault) {
     if (fault.getCode() == rpc::Fault::Code::NONE) return false;
-    std::cout << fmt::format("{}: fault {}: {}", what, static_cast<int>(fault.getCode()), fault.getMessage().cStr()) << std::endl;
+    std::cout << fmt::format("{}: fault {}: {}", what, static_cast<int>(fault.getCode()), fault.getMessage().cStr())
+              << std::endl;
     return true;
   }
 
@@ -185,7 +189,9 @@ class Rogue {
     auto answer = request.send().wait(io_);
     if (told(what, answer.getFault())) return;
     const auto receipt = answer.getReceipt();
-    std::cout << fmt::format("{}: {} {}", what, receipt.getAccepted() ? "accepted" : "refused", receipt.getReason().cStr()) << std::endl;
+    std::cout << fmt::format("{}: {} {}", what, receipt.getAccepted() ? "accepted" : "refused",
+                             receipt.getReason().cStr())
+              << std::endl;
   }
 
   capnp::EzRpcClient client_;

@@ -34,7 +34,9 @@ class Options {
     if (found == held_.end()) throw Error(name + " is missing");
     return found->second;
   }
-  std::string get(const std::string& name, const std::string& when_absent) const { return has(name) ? get(name) : when_absent; }
+  std::string get(const std::string& name, const std::string& when_absent) const {
+    return has(name) ? get(name) : when_absent;
+  }
 
  private:
   std::map<std::string, std::string> held_;
@@ -64,7 +66,9 @@ class Tool {
     }
     if (!model_) throw Error("no model plugin accepts " + directory_.string());
   }
-  void open() { model_->open(directory_, at::kCPU, options_.get("--compute", "f32") == "bf16" ? DType::bf16 : DType::f32); }
+  void open() {
+    model_->open(directory_, at::kCPU, options_.get("--compute", "f32") == "bf16" ? DType::bf16 : DType::f32);
+  }
   void inject() {
     if (!options_.has("--adapter")) return;
     for (const auto* component : registry_.components("adapter")) {
@@ -76,10 +80,13 @@ class Tool {
     model_->inject(adapter_->injections());
   }
   Batch batch() const {
-    const auto rows = nlohmann::json::parse(read_file(options_.get("--tokens"))).get<std::vector<std::vector<std::int64_t>>>();
-    auto tokens = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows.at(0).size())}, at::kLong);
+    const auto rows =
+        nlohmann::json::parse(read_file(options_.get("--tokens"))).get<std::vector<std::vector<std::int64_t>>>();
+    auto tokens =
+        at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows.at(0).size())}, at::kLong);
     for (std::size_t i = 0; i < rows.size(); ++i)
-      std::copy(rows[i].begin(), rows[i].end(), tokens.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * tokens.size(1));
+      std::copy(rows[i].begin(), rows[i].end(),
+                tokens.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * tokens.size(1));
     return {.tokens = tokens};
   }
   void logits() {
@@ -97,7 +104,8 @@ class Tool {
     loss.backward();
     std::vector<std::pair<std::string, at::Tensor>> found{{"loss", loss.detach().reshape({1})}};
     const auto layout = adapter_->layout(modules());
-    for (Index i = 0; i < layout.tensors.size(); ++i) found.emplace_back(layout.tensors[i].name, adapter_->parameter(i).grad());
+    for (Index i = 0; i < layout.tensors.size(); ++i)
+      found.emplace_back(layout.tensors[i].name, adapter_->parameter(i).grad());
     hf::save_tensors(options_.get("--out"), found);
   }
   void export_adapter() {  // fresh, then with noise on every parameter, so that B is not zero
@@ -106,7 +114,8 @@ class Tool {
     std::vector<std::pair<std::string, Value>> given;
     const auto params = nlohmann::json::parse(options_.get("--params", "{}"));
     for (const auto& [key, value] : params.items()) given.emplace_back(key, value_of(value));
-    auto adapter = hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
+    auto adapter =
+        hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
     adapter->create(*model_, modules(), 3);
     auto generator = nn::make_generator(4);
     {
@@ -134,7 +143,8 @@ class Tool {
   void save_model() const {
     const std::filesystem::path out = options_.get("--out");
     std::filesystem::create_directories(out);
-    std::filesystem::copy_file(directory_ / "config.json", out / "config.json", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(directory_ / "config.json", out / "config.json",
+                               std::filesystem::copy_options::overwrite_existing);
     hf::save_tensors(out / "model.safetensors", model_->merged());
   }
 

@@ -58,7 +58,8 @@ void Full::create(const Model& model, std::span<const Module> modules, std::uint
 }
 
 at::Tensor Full::parameter(Index index) {
-  if (index >= tensors_.size()) throw Error(fmt::format("adapter full: no parameter {}; it holds {}", index, tensors_.size()));
+  if (index >= tensors_.size())
+    throw Error(fmt::format("adapter full: no parameter {}; it holds {}", index, tensors_.size()));
   return tensors_[index];
 }
 
@@ -86,7 +87,8 @@ void Full::export_to(const Model&, std::span<const Module>, const std::string& b
 }
 
 bool Full::recognises(const std::filesystem::path& directory) const {
-  return std::filesystem::exists(directory / "config.json") && !std::filesystem::exists(directory / "adapter_config.json") &&
+  return std::filesystem::exists(directory / "config.json") &&
+         !std::filesystem::exists(directory / "adapter_config.json") &&
          (std::filesystem::exists(directory / "model.safetensors") ||
           std::filesystem::exists(directory / "model.safetensors.index.json"));
 }
@@ -115,5 +117,7 @@ void Full::import_from(const std::filesystem::path& directory, const Model&, std
 HANSA_PLUGIN(org_hansa_full, "0.1.0") {
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin.add<hansa::full::Full, hansa::NoParams>("full", "All parameters train, starting at the base's values.")
-      .doc("Exports a full Transformers checkpoint in fp32. The optimiser's state and the update are as large as the model.");
+      .doc(
+          "Exports a full Transformers checkpoint in fp32. The optimiser's state and the update are as large as the "
+          "model.");
 }

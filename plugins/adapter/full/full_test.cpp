@@ -1,9 +1,9 @@
 #include "full.hpp"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
+#include <ATen/TensorOperators.h>
 
 #include <hansa/testing/bare_model.hpp>
 #include <nlohmann/json.hpp>

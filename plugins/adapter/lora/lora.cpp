@@ -19,9 +19,7 @@ namespace {
 
 constexpr std::string_view kAllLinear = "all-linear";
 
-bool can_hold(const Module& module) {
-  return module.kind == Module::Kind::Linear || module.kind == Module::Kind::Head;
-}
+bool can_hold(const Module& module) { return module.kind == Module::Kind::Linear || module.kind == Module::Kind::Head; }
 bool named(const Module& module, const std::string& target) {
   return module.name == target || module.name.ends_with("." + target);
 }
@@ -30,9 +28,10 @@ bool named(const Module& module, const std::string& target) {
   std::set<std::string> ends;
   for (const auto& module : modules)
     if (can_hold(module)) ends.insert(module.name.substr(module.name.rfind('.') + 1));
-  throw Error(fmt::format("adapter lora: target '{}' matches no module of this model; linear modules end in {}, or say "
-                          "\"all-linear\"",
-                          target, fmt::join(ends, ", ")));
+  throw Error(
+      fmt::format("adapter lora: target '{}' matches no module of this model; linear modules end in {}, or say "
+                  "\"all-linear\"",
+                  target, fmt::join(ends, ", ")));
 }
 
 void check_target(const std::string& target, std::span<const Module> modules) {
@@ -40,9 +39,10 @@ void check_target(const std::string& target, std::span<const Module> modules) {
   for (const auto& module : modules) {
     if (target == kAllLinear ? module.kind != Module::Kind::Linear : !named(module, target)) continue;
     if (!can_hold(module))
-      throw Error(fmt::format("adapter lora: target '{}' names '{}', which is an embedding or a norm; only linear modules "
-                              "hold a low-rank pair",
-                              target, module.name));
+      throw Error(
+          fmt::format("adapter lora: target '{}' names '{}', which is an embedding or a norm; only linear modules "
+                      "hold a low-rank pair",
+                      target, module.name));
     found = true;
   }
   if (!found) nothing_matches(target, modules);
@@ -97,7 +97,8 @@ void Lora::create(const Model&, std::span<const Module> modules, std::uint64_t s
 }
 
 at::Tensor Lora::parameter(Index index) {
-  if (index >= 2 * held_.size()) throw Error(fmt::format("adapter lora: no parameter {}; it holds {}", index, 2 * held_.size()));
+  if (index >= 2 * held_.size())
+    throw Error(fmt::format("adapter lora: no parameter {}; it holds {}", index, 2 * held_.size()));
   return index % 2 == 0 ? held_[index / 2].A : held_[index / 2].B;
 }
 
@@ -139,12 +140,14 @@ HANSA_PLUGIN(org_hansa_lora, "0.1.0") {
   using lora::Params;
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin.add<lora::Lora, Params>("lora", "Low-rank pairs beside linear modules; the base stays as it is.")
-      .doc("y += scale * B A dropout(x), scale = alpha / r (arXiv 2106.09685), or alpha / sqrt(r) with rslora (arXiv "
-           "2312.03732). Exports and imports PEFT directories.")
+      .doc(
+          "y += scale * B A dropout(x), scale = alpha / r (arXiv 2106.09685), or alpha / sqrt(r) with rslora (arXiv "
+          "2312.03732). Exports and imports PEFT directories.")
       .param(&Params::targets, "targets", "Ends of module names, such as q_proj or attn.c_proj; or \"all-linear\".",
              list_of(), at_least(1))
       .param(&Params::r, "r", "Rank of each pair.", at_least(1))
       .param(&Params::alpha, "alpha", "Numerator of the scale.", more_than(0))
-      .param(&Params::dropout, "dropout", "Chance that an input of a pair is dropped in training.", at_least(0), less_than(1))
+      .param(&Params::dropout, "dropout", "Chance that an input of a pair is dropped in training.", at_least(0),
+             less_than(1))
       .param(&Params::rslora, "rslora", "Divide alpha by the root of r instead of r.");
 }

@@ -39,7 +39,10 @@ TEST_CASE("the layout has a scaled pair for every target, known without weights"
   CHECK(layout.tensors[3].shape == std::vector<std::int64_t>{12, 4});
   CHECK(layout.groups[1] == Group{.kind = "lora", .members = {2, 3}, .scale = 1.5});
   CHECK(lora::Lora({.r = 4}).layout(some_modules()).tensors.size() == 6);  // all-linear leaves the head alone
-  CHECK(lora::Lora({.targets = {"attn.c_proj", "head"}, .r = 4, .alpha = 6, .rslora = true}).layout(some_modules()).groups[1].scale == 3);
+  CHECK(lora::Lora({.targets = {"attn.c_proj", "head"}, .r = 4, .alpha = 6, .rslora = true})
+            .layout(some_modules())
+            .groups[1]
+            .scale == 3);
 }
 
 TEST_CASE("targets and ranks that cannot be are refused with what exists") {

@@ -39,7 +39,8 @@ Saved read_config(const std::filesystem::path& directory) {
   saved.alpha = config.required_real("lora_alpha");
   saved.dropout = config.real("lora_dropout", 0);
   saved.rank_stabilised = config.flag("use_rslora", false);
-  for (const auto* off : {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "ensure_weight_tying"}) config.only(off, {"false"});
+  for (const auto* off : {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "ensure_weight_tying"})
+    config.only(off, {"false"});
   for (const auto* empty : {"rank_pattern", "alpha_pattern", "loftq_config"}) config.only(empty, {"{}"});
   config.only("bias", {"\"none\""});
   config.only("modules_to_save", {"[]"});
@@ -75,7 +76,8 @@ at::Tensor load_pair_half(const hf::SafetensorsFile& file, const std::string& na
 std::vector<std::string> shortest_targets(std::span<const Module> all, const std::vector<std::string>& chosen) {
   const std::set<std::string> wanted(chosen.begin(), chosen.end());
   auto exact = [&](std::string_view end) {
-    return std::ranges::all_of(all, [&](const Module& m) { return !ends_like(m.name, end) || wanted.contains(m.name); });
+    return std::ranges::all_of(all,
+                               [&](const Module& m) { return !ends_like(m.name, end) || wanted.contains(m.name); });
   };
   std::set<std::string> targets;
   for (const auto& name : wanted) {
@@ -98,12 +100,22 @@ void write_peft(const Saved& saved, std::span<const Module> all, const std::stri
   }
   const bool transposed = std::ranges::any_of(
       all, [&](const Module& module) { return module.stored_transposed && saved.pairs.contains(module.name); });
-  nlohmann::ordered_json config = {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"base_model_name_or_path", base},
-                                   {"inference_mode", true}, {"r", saved.rank}, {"lora_alpha", saved.alpha},
-                                   {"lora_dropout", saved.dropout}, {"target_modules", shortest_targets(all, chosen)},
-                                   {"fan_in_fan_out", transposed}, {"bias", "none"}, {"use_rslora", saved.rank_stabilised},
-                                   {"use_dora", false}, {"init_lora_weights", true}, {"modules_to_save", nullptr},
-                                   {"rank_pattern", nlohmann::json::object()}, {"alpha_pattern", nlohmann::json::object()},
+  nlohmann::ordered_json config = {{"peft_type", "LORA"},
+                                   {"task_type", "CAUSAL_LM"},
+                                   {"base_model_name_or_path", base},
+                                   {"inference_mode", true},
+                                   {"r", saved.rank},
+                                   {"lora_alpha", saved.alpha},
+                                   {"lora_dropout", saved.dropout},
+                                   {"target_modules", shortest_targets(all, chosen)},
+                                   {"fan_in_fan_out", transposed},
+                                   {"bias", "none"},
+                                   {"use_rslora", saved.rank_stabilised},
+                                   {"use_dora", false},
+                                   {"init_lora_weights", true},
+                                   {"modules_to_save", nullptr},
+                                   {"rank_pattern", nlohmann::json::object()},
+                                   {"alpha_pattern", nlohmann::json::object()},
                                    {"peft_version", "0.21.0"}};
   if (saved.alpha == std::floor(saved.alpha)) config["lora_alpha"] = static_cast<std::int64_t>(saved.alpha);
   std::filesystem::create_directories(directory);

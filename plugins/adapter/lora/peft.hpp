@@ -24,7 +24,8 @@ struct Saved {
 // The shortest ends of names (after a dot) that match exactly the chosen modules among all.
 std::vector<std::string> shortest_targets(std::span<const Module> all, const std::vector<std::string>& chosen);
 
-void write_peft(const Saved&, std::span<const Module> all, const std::string& base, const std::filesystem::path& directory);
+void write_peft(const Saved&, std::span<const Module> all, const std::string& base,
+                const std::filesystem::path& directory);
 Saved read_peft(const std::filesystem::path& directory, std::span<const Module> all);
 bool is_peft_lora(const std::filesystem::path& directory);
 

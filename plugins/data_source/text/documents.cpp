@@ -18,7 +18,8 @@ namespace {
 std::vector<std::filesystem::path> files_of(const std::filesystem::path& silo) {
   std::error_code failed;
   const auto status = std::filesystem::status(silo, failed);
-  if (!std::filesystem::exists(status)) throw Error(fmt::format("silo {}: there is no such file or directory", silo.string()));
+  if (!std::filesystem::exists(status))
+    throw Error(fmt::format("silo {}: there is no such file or directory", silo.string()));
   if (!std::filesystem::is_directory(status)) return {silo};
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(silo))
@@ -97,8 +98,8 @@ Found read_documents(const std::filesystem::path& silo, const Cutting& cutting,
   if (found.documents == 0)
     throw Error(fmt::format("silo {}: no text in it{}", silo.string(),
                             found.skipped == 0 ? std::string()
-                                               : fmt::format("; {} documents were skipped, the first at {}", found.skipped,
-                                                             found.first_skipped)));
+                                               : fmt::format("; {} documents were skipped, the first at {}",
+                                                             found.skipped, found.first_skipped)));
   return found;
 }
 

@@ -20,7 +20,8 @@ struct Found {
   std::string first_skipped;  // file:line and the reason
 };
 // Calls `each` with every document that is not blank, without the line ends around it.
-Found read_documents(const std::filesystem::path& silo, const Cutting&, const std::function<void(std::string_view)>& each);
+Found read_documents(const std::filesystem::path& silo, const Cutting&,
+                     const std::function<void(std::string_view)>& each);
 
 // Where a text stops being UTF-8 or holds a NUL byte, as a reason; empty when it is fine.
 struct Flaw {

@@ -13,7 +13,8 @@ std::vector<Piece> cut_into_pieces(const Tokens& tokens, std::int64_t length) {
     const auto inputs = tokens.documents[d].count - 1;  // the last token is a label only
     for (std::size_t first = 0; first < inputs; first += static_cast<std::size_t>(length)) {
       const auto count = std::min(static_cast<std::size_t>(length), inputs - first);
-      pieces.push_back({static_cast<std::uint32_t>(d), static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count)});
+      pieces.push_back(
+          {static_cast<std::uint32_t>(d), static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count)});
     }
   }
   return pieces;
@@ -29,7 +30,10 @@ std::int64_t bytes_of(const Document& document, std::size_t first, std::size_t c
 }
 
 RowBuilder::RowBuilder(const Tokens& tokens, std::int64_t rows, std::int64_t length, std::int64_t most_per_row)
-    : tokens_(tokens), length_(length), most_per_row_(most_per_row), used_(static_cast<std::size_t>(rows)),
+    : tokens_(tokens),
+      length_(length),
+      most_per_row_(most_per_row),
+      used_(static_cast<std::size_t>(rows)),
       pieces_(static_cast<std::size_t>(rows)) {
   batch_.tokens = at::zeros({rows, length}, at::kLong);
   batch_.labels = at::full({rows, length}, -100, at::kLong);

@@ -43,8 +43,9 @@ Text::Silo Text::read(const std::filesystem::path& path, const Tokenizer& tokeni
     documents.push_back(document);
   });
   if (documents.empty())
-    throw Error(fmt::format("silo {}: no document gives a token to predict; the tokenizer has neither a start nor an end token",
-                            path.string()));
+    throw Error(
+        fmt::format("silo {}: no document gives a token to predict; the tokenizer has neither a start nor an end token",
+                    path.string()));
   if (found.skipped > 0)
     host_.log(Host::Level::Warning, fmt::format("silo {}: {} of {} documents left out, the first at {}", path.string(),
                                                 found.skipped, found.skipped + found.documents, found.first_skipped));
@@ -105,11 +106,16 @@ HANSA_PLUGIN(org_hansa_text, "0.1.0") {
   using namespace hansa;
   using text::Params;
   plugin.vendor("Hansa").license("Apache-2.0");
-  plugin.add<text::Text, Params>("text", "Plain text files: documents between separator lines, as packed or padded rows.")
-      .doc("A silo is a .txt file or a directory of them. A document longer than a row is cut into windows; the last token "
-           "of one is the first input of the next.")
-      .param(&Params::length, "length", "Tokens of a row; at most the model's longest sequence is used.", range(1, 1 << 20), "tokens")
-      .param(&Params::mode, "mode", "Several documents in a row, which do not see each other, or one.", choices({"pack", "pad"}))
+  plugin
+      .add<text::Text, Params>("text", "Plain text files: documents between separator lines, as packed or padded rows.")
+      .doc(
+          "A silo is a .txt file or a directory of them. A document longer than a row is cut into windows; the last "
+          "token "
+          "of one is the first input of the next.")
+      .param(&Params::length, "length", "Tokens of a row; at most the model's longest sequence is used.",
+             range(1, 1 << 20), "tokens")
+      .param(&Params::mode, "mode", "Several documents in a row, which do not see each other, or one.",
+             choices({"pack", "pad"}))
       .param(&Params::separator, "separator", "A line equal to this ends a document; empty: a file is one document.")
       .param(&Params::on_bad, "on_bad", "What to do with a document that is not UTF-8 or holds NUL bytes.",
              choices({"error", "skip"}));

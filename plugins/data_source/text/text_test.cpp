@@ -3,8 +3,8 @@
 #include <fstream>
 #include <set>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/TensorOperators.h>
 
 #include <hansa/testing/bare_model.hpp>
 
@@ -30,7 +30,9 @@ class Bytes : public Tokenizer {
   std::string decode(const std::vector<std::int64_t>&) const override { return {}; }
   std::int64_t size() const override { return 257; }
   std::optional<std::int64_t> begin_of_text() const override { return std::nullopt; }
-  std::optional<std::int64_t> end_of_text() const override { return ends_ ? std::optional<std::int64_t>(256) : std::nullopt; }
+  std::optional<std::int64_t> end_of_text() const override {
+    return ends_ ? std::optional<std::int64_t>(256) : std::nullopt;
+  }
   mutable int encoded = 0;
 
  private:
@@ -150,7 +152,8 @@ TEST_CASE("an order is a function of the seed, goes on for ever, and each pass h
   source.shuffle(1);
   const auto first = letters(26), second = letters(26);
   CHECK(std::set<std::int64_t>(first.begin(), first.end()).size() == 26);
-  CHECK(std::multiset<std::int64_t>(first.begin(), first.end()) == std::multiset<std::int64_t>(second.begin(), second.end()));
+  CHECK(std::multiset<std::int64_t>(first.begin(), first.end()) ==
+        std::multiset<std::int64_t>(second.begin(), second.end()));
   CHECK(first != second);
   source.shuffle(1);
   CHECK(letters(26) == first);

@@ -15,7 +15,9 @@ namespace {
 
 class Fixed : public testing::BareModel {
  public:
-  at::Tensor loss(const Batch& batch) override { return at::full({}, nats_per_token * static_cast<double>(batch.counted), at::kFloat); }
+  at::Tensor loss(const Batch& batch) override {
+    return at::full({}, nats_per_token * static_cast<double>(batch.counted), at::kFloat);
+  }
   double nats_per_token = 2;
 };
 class Three : public Stateless<DataSource> {

@@ -11,11 +11,15 @@ namespace hansa::gpt2 {
 
 namespace {
 
-std::string layer_name(std::int64_t layer, std::string_view rest) { return fmt::format("transformer.h.{}.{}", layer, rest); }
+std::string layer_name(std::int64_t layer, std::string_view rest) {
+  return fmt::format("transformer.h.{}.{}", layer, rest);
+}
 
 nn::DecoderPlan plan_of(const Config& c) {
   using Kind = Module::Kind;
-  nn::DecoderPlan plan{.vocabulary = c.vocabulary, .max_length = c.max_positions, .layers = c.layers,
+  nn::DecoderPlan plan{.vocabulary = c.vocabulary,
+                       .max_length = c.max_positions,
+                       .layers = c.layers,
                        .heads = {.query = c.heads, .key_value = c.heads, .dim = c.width / c.heads}};
   auto& modules = plan.modules;
   auto linear = [&](std::string name, std::int64_t in, std::int64_t out) {
@@ -59,14 +63,18 @@ void Decoder::bind(nn::Places& places) {
   layers_.clear();
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     auto at = [&](std::string_view rest) { return &places.at(layer_name(i, rest)); };
-    layers_.push_back({.norm_1 = at("ln_1"), .attention_in = at("attn.c_attn"), .attention_out = at("attn.c_proj"),
-                       .norm_2 = at("ln_2"), .inner = at("mlp.c_fc"), .outer = at("mlp.c_proj")});
+    layers_.push_back({.norm_1 = at("ln_1"),
+                       .attention_in = at("attn.c_attn"),
+                       .attention_out = at("attn.c_proj"),
+                       .norm_2 = at("ln_2"),
+                       .inner = at("mlp.c_fc"),
+                       .outer = at("mlp.c_proj")});
   }
 }
 
 at::Tensor Decoder::forward(const nn::Pass& pass) {
-  const auto visible = nn::causal_visibility(pass.batch, plan_.heads, pass.cache, pass.compute, pass.dropout,
-                                             config_.attention_dropout);
+  const auto visible =
+      nn::causal_visibility(pass.batch, plan_.heads, pass.cache, pass.compute, pass.dropout, config_.attention_dropout);
   auto x = nn::embedding(*tokens_, pass.batch.tokens, pass.compute) +
            nn::embedding(*positions_, pass.batch.positions, pass.compute);
   x = pass.dropout.apply(x, config_.embedding_dropout);
@@ -84,7 +92,8 @@ at::Tensor Decoder::attend(const Layer& layer, std::int64_t index, const at::Ten
   const auto& heads = plan_.heads;
   auto joined = nn::linear(*layer.attention_in, x, pass.dropout);
   auto part = [&](std::int64_t which) {
-    return joined.narrow(-1, which * config_.width, config_.width).reshape({x.size(0), x.size(1), heads.query, heads.dim});
+    return joined.narrow(-1, which * config_.width, config_.width)
+        .reshape({x.size(0), x.size(1), heads.query, heads.dim});
   };
   double scale = config_.scale_attention ? 1 / std::sqrt(static_cast<double>(heads.dim)) : 1;
   if (config_.scale_by_inverse_layer) scale /= static_cast<double>(index + 1);

@@ -23,7 +23,8 @@ class Decoder final : public nn::Decoder {
   struct Layer {
     nn::Place *norm_1, *attention_in, *attention_out, *norm_2, *inner, *outer;
   };
-  at::Tensor attend(const Layer&, std::int64_t index, const at::Tensor& x, const nn::Visibility&, const nn::Pass&) const;
+  at::Tensor attend(const Layer&, std::int64_t index, const at::Tensor& x, const nn::Visibility&,
+                    const nn::Pass&) const;
   at::Tensor feed_forward(const Layer&, const at::Tensor& x, const nn::Pass&) const;
 
   Config config_;

@@ -33,13 +33,14 @@ Config read_config(const std::filesystem::path& checkpoint) {
   c.tied_head = json.flag("tie_word_embeddings", true);
   json.choice("activation_function", "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
   json.only("add_cross_attention", {"false"});
-  json.inert({{"n_ctx", "an old twin of n_positions"},
-              {"reorder_and_upcast_attn", "the same products, with a guard against fp16 overflow; we compute in fp32 or bf16"},
-              {"summary_activation", "a classification head's"},
-              {"summary_first_dropout", "a classification head's"},
-              {"summary_proj_to_labels", "a classification head's"},
-              {"summary_type", "a classification head's"},
-              {"summary_use_proj", "a classification head's"}});
+  json.inert(
+      {{"n_ctx", "an old twin of n_positions"},
+       {"reorder_and_upcast_attn", "the same products, with a guard against fp16 overflow; we compute in fp32 or bf16"},
+       {"summary_activation", "a classification head's"},
+       {"summary_first_dropout", "a classification head's"},
+       {"summary_proj_to_labels", "a classification head's"},
+       {"summary_type", "a classification head's"},
+       {"summary_use_proj", "a classification head's"}});
   json.finish();
   return c;
 }
@@ -53,7 +54,10 @@ Gpt2::Gpt2()
 
 HANSA_PLUGIN(org_hansa_gpt2, "0.1.0") {
   plugin.vendor("Hansa").license("Apache-2.0");
-  plugin.add<hansa::gpt2::Gpt2, hansa::NoParams>("gpt2", "GPT-2: learned positions, LayerNorm, full attention, tanh-GELU.")
-      .doc("Reads Hugging Face directories with model_type \"gpt2\" (Radford et al. 2019). Dropout of 0.1 is the "
-           "architecture's default and is honoured in training.");
+  plugin
+      .add<hansa::gpt2::Gpt2, hansa::NoParams>("gpt2",
+                                               "GPT-2: learned positions, LayerNorm, full attention, tanh-GELU.")
+      .doc(
+          "Reads Hugging Face directories with model_type \"gpt2\" (Radford et al. 2019). Dropout of 0.1 is the "
+          "architecture's default and is honoured in training.");
 }

@@ -12,7 +12,8 @@ using Catch::Matchers::Contains;
 namespace {
 
 std::string config(const std::string& changes = "") {
-  auto json = nlohmann::json::parse(R"({"model_type": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 48, "vocab_size": 41,
+  auto json = nlohmann::json::parse(
+      R"({"model_type": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 48, "vocab_size": 41,
  "n_inner": null, "initializer_range": 0.2, "scale_attn_by_inverse_layer_idx": true, "summary_type": "cls_index"})");
   json.update(nlohmann::json::parse("{" + changes + "}"));
   return json.dump();

@@ -11,7 +11,9 @@ namespace hansa::llama {
 
 namespace {
 
-std::string layer_name(std::int64_t layer, std::string_view rest) { return fmt::format("model.layers.{}.{}", layer, rest); }
+std::string layer_name(std::int64_t layer, std::string_view rest) {
+  return fmt::format("model.layers.{}.{}", layer, rest);
+}
 
 nn::DecoderPlan plan_of(const Config& c) {
   using Kind = Module::Kind;
@@ -56,10 +58,15 @@ void Decoder::bind(nn::Places& places) {
   layers_.clear();
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     auto at = [&](std::string_view rest) { return &places.at(layer_name(i, rest)); };
-    layers_.push_back({.input_norm = at("input_layernorm"), .q = at("self_attn.q_proj"), .k = at("self_attn.k_proj"),
-                       .v = at("self_attn.v_proj"), .o = at("self_attn.o_proj"),
-                       .post_norm = at("post_attention_layernorm"), .gate = at("mlp.gate_proj"),
-                       .up = at("mlp.up_proj"), .down = at("mlp.down_proj")});
+    layers_.push_back({.input_norm = at("input_layernorm"),
+                       .q = at("self_attn.q_proj"),
+                       .k = at("self_attn.k_proj"),
+                       .v = at("self_attn.v_proj"),
+                       .o = at("self_attn.o_proj"),
+                       .post_norm = at("post_attention_layernorm"),
+                       .gate = at("mlp.gate_proj"),
+                       .up = at("mlp.up_proj"),
+                       .down = at("mlp.down_proj")});
   }
 }
 

@@ -19,8 +19,7 @@ Config read_config(const std::filesystem::path& checkpoint) {
   c.max_positions = json.positive("max_position_embeddings", 2048);
   c.heads.query = json.positive("num_attention_heads");
   c.heads.key_value = json.positive("num_key_value_heads", c.heads.query);
-  if (c.heads.query % c.heads.key_value != 0)
-    json.refuse("num_key_value_heads", "a divisor of num_attention_heads");
+  if (c.heads.query % c.heads.key_value != 0) json.refuse("num_key_value_heads", "a divisor of num_attention_heads");
   if (!json.has("head_dim") && c.width % c.heads.query != 0)
     json.refuse("num_attention_heads", "a divisor of hidden_size, or a head_dim beside it");
   c.heads.dim = json.positive("head_dim", c.width / c.heads.query);
@@ -50,6 +49,8 @@ Llama::Llama()
 
 HANSA_PLUGIN(org_hansa_llama, "0.1.0") {
   plugin.vendor("Hansa").license("Apache-2.0");
-  plugin.add<hansa::llama::Llama, hansa::NoParams>("llama", "Llama architecture: RMSNorm, rotary positions, grouped attention, SwiGLU.")
+  plugin
+      .add<hansa::llama::Llama, hansa::NoParams>(
+          "llama", "Llama architecture: RMSNorm, rotary positions, grouped attention, SwiGLU.")
       .doc("Reads Hugging Face directories with model_type \"llama\" (arXiv 2302.13971, 2407.21783).");
 }

@@ -12,7 +12,8 @@ namespace {
 
 // A small model with every option away from its default; `changes`: "key: value, …" instead of what stands there.
 std::string config(const std::string& changes = "") {
-  auto json = nlohmann::json::parse(R"({"model_type": "llama", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+  auto json = nlohmann::json::parse(
+      R"({"model_type": "llama", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
  "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
  "initializer_range": 0.2, "attention_bias": true, "mlp_bias": true, "attention_dropout": 0.1, "tie_word_embeddings": false})");
   json.update(nlohmann::json::parse("{" + changes + "}"));
@@ -84,9 +85,12 @@ TEST_CASE("llama refuses what it does not compute, by name") {
 
 TEST_CASE("llama reads both spellings of the rotary keys") {
   TemporaryDirectory old_directory, new_directory;
-  const std::string scaling = R"("factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16)";
-  auto older = subject_in(old_directory, config(R"("rope_theta": 500.0, "rope_scaling": {"rope_type": "llama3", )" + scaling + "}"));
-  auto newer = subject_in(new_directory, config(R"("rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, )" + scaling + "}"));
+  const std::string scaling =
+      R"("factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16)";
+  auto older = subject_in(old_directory,
+                          config(R"("rope_theta": 500.0, "rope_scaling": {"rope_type": "llama3", )" + scaling + "}"));
+  auto newer = subject_in(
+      new_directory, config(R"("rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, )" + scaling + "}"));
   auto logits = [](const model_checks::Subject& subject) {
     auto model = subject.make();
     model->initialise(subject.directory, at::kCPU, DType::f32, 1);

@@ -42,7 +42,9 @@ std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& parameters) 
 class AdamW final : public Optimizer {
  public:
   AdamW(std::vector<at::Tensor> parameters, const AdamSettings& settings)
-      : parameters_(std::move(parameters)), settings_(settings), mean_(zeros_beside(parameters_)),
+      : parameters_(std::move(parameters)),
+        settings_(settings),
+        mean_(zeros_beside(parameters_)),
         square_(zeros_beside(parameters_)) {
     for (std::size_t i = 0; i < parameters_.size(); ++i) steps_.push_back(at::zeros({}, at::kFloat));
   }

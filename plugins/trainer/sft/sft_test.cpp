@@ -3,12 +3,12 @@
 #include <cmath>
 #include <limits>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
 
 #include <hansa/testing/bare_model.hpp>
 
@@ -41,7 +41,8 @@ class One : public Stateless<Adapter> {
   void create(const Model&, std::span<const Module>, std::uint64_t) override {}
   at::Tensor parameter(Index i) override { return i == 0 ? w : frozen; }
   std::vector<Injection> injections() override { return {}; }
-  void export_to(const Model&, std::span<const Module>, const std::string&, const std::filesystem::path&) const override {}
+  void export_to(const Model&, std::span<const Module>, const std::string&,
+                 const std::filesystem::path&) const override {}
   bool recognises(const std::filesystem::path&) const override { return false; }
   void import_from(const std::filesystem::path&, const Model&, std::span<const Module>) override {}
   at::Tensor w, frozen = at::ones({2}).requires_grad_(true);
@@ -86,13 +87,15 @@ double train(Params params, Labels data, double start, TrainContext context = on
 
 TEST_CASE("sgd divides by the counted tokens of the whole accumulation") {
   // Two micro-batches with 1 and 3 labels: the gradient is w minus the mean of all four.
-  const double w = train({.steps = 1, .accumulation = 2, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0},
-                         Labels(Batches{{1}, {2, 3, 6}}), 5);
+  const double w =
+      train({.steps = 1, .accumulation = 2, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0},
+            Labels(Batches{{1}, {2, 3, 6}}), 5);
   CHECK(w == Approx(5 - 0.1 * (5 - 3)));
 }
 
 TEST_CASE("clipping bounds the gradient after the division") {
-  const double w = train({.steps = 1, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0.5}, Labels(Batches{{1, 1}}), 5);
+  const double w = train({.steps = 1, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0.5},
+                         Labels(Batches{{1, 1}}), 5);
   CHECK(w == Approx(5 - 0.1 * 0.5));
 }
 
@@ -105,7 +108,8 @@ TEST_CASE("adamw and sgd with momentum equal their naive forms over several step
     square = 0.9 * square + 0.1 * gradient * gradient;
     w -= 0.05 * (mean / (1 - std::pow(0.8, t))) / (std::sqrt(square / (1 - std::pow(0.9, t))) + 1e-8);
   }
-  const Params adam{.steps = 7, .learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1, .max_grad_norm = 0};
+  const Params adam{
+      .steps = 7, .learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1, .max_grad_norm = 0};
   CHECK(train(adam, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
   double v = 0;
   w = 5;
@@ -113,7 +117,12 @@ TEST_CASE("adamw and sgd with momentum equal their naive forms over several step
     v = 0.9 * v + (w - 1) + 0.01 * w;
     w -= 0.05 * v;
   }
-  const Params sgd{.steps = 7, .learning_rate = 0.05, .optimizer = Rule::Sgd, .weight_decay = 0.01, .momentum = 0.9, .max_grad_norm = 0};
+  const Params sgd{.steps = 7,
+                   .learning_rate = 0.05,
+                   .optimizer = Rule::Sgd,
+                   .weight_decay = 0.01,
+                   .momentum = 0.9,
+                   .max_grad_norm = 0};
   CHECK(train(sgd, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
 }
 
@@ -128,7 +137,8 @@ TEST_CASE("schedules rise, fall and know their span") {
   const Schedule linear{.shape = Shape::Linear, .total = 10, .peak = 1};
   CHECK(linear.at(5) == Approx(0.5));
   // Over the run, round 2 of 2 continues where round 1 ended.
-  const Params params{.steps = 2, .learning_rate = 0.1, .schedule = Shape::Linear, .optimizer = Rule::Sgd, .max_grad_norm = 0};
+  const Params params{
+      .steps = 2, .learning_rate = 0.1, .schedule = Shape::Linear, .optimizer = Rule::Sgd, .max_grad_norm = 0};
   double w = 5;
   for (double rate : {0.05, 0.025}) w -= rate * (w - 1);
   CHECK(train(params, Labels(Batches{{1}}), 5, one_round(2, 2)) == Approx(w));
@@ -151,7 +161,8 @@ TEST_CASE("the result counts what was done, and epochs end by documents") {
   REQUIRE(result.metrics.size() == 3);
   CHECK(result.metrics[0] == std::pair<std::string, double>("loss", 8));
   Labels more(Batches{{1}});
-  CHECK(Sft({.epochs = 0.5, .batch = 1}, host).train(model, adapter, more, one_round()).steps == 2);  // 6 of 12 documents, 3 a batch
+  CHECK(Sft({.epochs = 0.5, .batch = 1}, host).train(model, adapter, more, one_round()).steps ==
+        2);  // 6 of 12 documents, 3 a batch
 }
 
 TEST_CASE("frozen tensors stay, and a round starts with a fresh state") {

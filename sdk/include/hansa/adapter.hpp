@@ -9,7 +9,8 @@ class Adapter : public Component {
  public:
   using InterfaceType = Adapter;
   static constexpr std::string_view kKind = "adapter/1";
-  virtual Layout layout(std::span<const Module> modules) const = 0;  // pure; throws when nothing matches, saying what exists
+  virtual Layout layout(
+      std::span<const Module> modules) const = 0;  // pure; throws when nothing matches, saying what exists
   // Fresh parameters (fp32, requires_grad) in the layout's order. The same seed gives the same bits.
   virtual void create(const Model&, std::span<const Module> modules, std::uint64_t seed) = 0;
   virtual at::Tensor parameter(Index) = 0;  // live, not a copy

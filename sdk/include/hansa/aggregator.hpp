@@ -38,8 +38,8 @@ class Aggregator : public Component {
   virtual std::uint64_t workspace(const Layout&, const Group&, std::size_t clients) const = 0;  // bytes held at once
   virtual void begin(const RoundPlan&) {}
   virtual bool surveys() const { return false; }
-  virtual void survey(const Updates&) {}                    // every group once, before the first reduce: norms, distances
-  virtual void reduce(const Updates&, Results&) = 0;        // every group once; put every member
+  virtual void survey(const Updates&) {}              // every group once, before the first reduce: norms, distances
+  virtual void reduce(const Updates&, Results&) = 0;  // every group once; put every member
   virtual Metrics finish() { return {}; }
 };
 

@@ -69,30 +69,38 @@
 #endif
 
 /* kinds: "kind.aggregator/1=<hash of its header>\n" for each interface */
-#define HANSA_NOTE_TEXT(kinds)                                                               \
-  "contract=" HANSA_STRING(HANSA_ABI_MAJOR) "." HANSA_STRING(HANSA_ABI_MINOR) "\n" kinds     \
-  "torch=" TORCH_VERSION "\n"                                                                \
-  "torch_cuda=" HANSA_NOTE_CUDA "\n"                                                         \
-  "cxx_library=" HANSA_NOTE_CXX_LIBRARY "\n"                                                 \
-  "cxx_strings=" HANSA_NOTE_CXX_STRINGS "\n"                                                 \
-  "debug_containers=" HANSA_NOTE_DEBUG_CONTAINERS "\n"                                       \
-  "sanitiser=" HANSA_NOTE_SANITISER "\n"                                                     \
-  "build=" HANSA_NOTE_BUILD "\n"                                                             \
-  "compiler=" __VERSION__ "\n"                                                               \
-  "hansa=" HANSA_NOTE_VERSION "\n"
+#define HANSA_NOTE_TEXT(kinds)                                         \
+  "contract=" HANSA_STRING(HANSA_ABI_MAJOR) "." HANSA_STRING(          \
+      HANSA_ABI_MINOR) "\n" kinds "torch=" TORCH_VERSION               \
+                       "\n"                                            \
+                       "torch_cuda=" HANSA_NOTE_CUDA                   \
+                       "\n"                                            \
+                       "cxx_library=" HANSA_NOTE_CXX_LIBRARY           \
+                       "\n"                                            \
+                       "cxx_strings=" HANSA_NOTE_CXX_STRINGS           \
+                       "\n"                                            \
+                       "debug_containers=" HANSA_NOTE_DEBUG_CONTAINERS \
+                       "\n"                                            \
+                       "sanitiser=" HANSA_NOTE_SANITISER               \
+                       "\n"                                            \
+                       "build=" HANSA_NOTE_BUILD                       \
+                       "\n"                                            \
+                       "compiler=" __VERSION__                         \
+                       "\n"                                            \
+                       "hansa=" HANSA_NOTE_VERSION "\n"
 
 #define HANSA_NOTE_NAME "Hansa"
 #define HANSA_NOTE_TYPE 1
 
 /* The ELF note; see `readelf -n`. */
-#define HANSA_DEFINE_NOTE(kinds)                                                             \
-  struct HansaNote {                                                                         \
-    uint32_t name_size, text_size, type;                                                     \
-    char name[8];                                                                            \
-    char text[sizeof(HANSA_NOTE_TEXT(kinds))];                                               \
-  };                                                                                         \
-  __attribute__((section(HANSA_NOTE_SECTION), used, aligned(4))) static const struct HansaNote           \
-      hansa_build_note = {sizeof(HANSA_NOTE_NAME), sizeof(HANSA_NOTE_TEXT(kinds)),           \
-                          HANSA_NOTE_TYPE, HANSA_NOTE_NAME, HANSA_NOTE_TEXT(kinds)};
+#define HANSA_DEFINE_NOTE(kinds)                                                                                    \
+  struct HansaNote {                                                                                                \
+    uint32_t name_size, text_size, type;                                                                            \
+    char name[8];                                                                                                   \
+    char text[sizeof(HANSA_NOTE_TEXT(kinds))];                                                                      \
+  };                                                                                                                \
+  __attribute__((section(HANSA_NOTE_SECTION), used, aligned(4))) static const struct HansaNote hansa_build_note = { \
+      sizeof(HANSA_NOTE_NAME), sizeof(HANSA_NOTE_TEXT(kinds)), HANSA_NOTE_TYPE, HANSA_NOTE_NAME,                    \
+      HANSA_NOTE_TEXT(kinds)};
 
 #endif

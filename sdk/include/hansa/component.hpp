@@ -58,8 +58,10 @@ class Host {
   virtual void log(Level, std::string_view message) = 0;
   virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
   virtual bool cancelled() const = 0;  // poll it in anything longer than 100 ms
-  virtual void parallel_for(std::size_t n, const std::function<void(std::size_t)>& body) = 0;  // plugins start no threads
-  virtual std::uint64_t seed(std::string_view purpose) const = 0;  // from the run's seed, this component and the purpose
+  virtual void parallel_for(std::size_t n,
+                            const std::function<void(std::size_t)>& body) = 0;  // plugins start no threads
+  virtual std::uint64_t seed(
+      std::string_view purpose) const = 0;  // from the run's seed, this component and the purpose
   // An inner component (ComponentChoice::params, schema.hpp) as its kind's interface: host.inner<Aggregator>(choice.params).
   // Throws when there is none. It may outlive the call, not the component that asked.
   template <class Interface>

@@ -10,8 +10,9 @@ struct Seeds {
   std::uint64_t own = 0;     // this node's: stochastic rounding
 };
 struct Encoded {
-  std::vector<at::Tensor> parts;  // any DType; packed bytes are u8; contiguous; each goes through the next stage by itself
-  std::string header;             // what decode needs beside the parts
+  std::vector<at::Tensor>
+      parts;           // any DType; packed bytes are u8; contiguous; each goes through the next stage by itself
+  std::string header;  // what decode needs beside the parts
 };
 struct SizePlan {
   std::vector<TensorSpec> parts;  // what encode gives; a -1 extent where the length depends on the values

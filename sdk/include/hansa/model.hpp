@@ -22,8 +22,13 @@ struct Module {  // a place in the model, known from config.json alone
 };
 
 // What an adapter puts into a module. Tensors are live: the model reads them at every forward pass.
-struct LowRank { at::Tensor A, B; double scale = 1, dropout = 0; };  // y += scale * B A dropout(x); A [r, in], B [out, r]
-struct Replace { at::Tensor weight, bias; };  // full-parameter training; bias undefined where the module has none
+struct LowRank {
+  at::Tensor A, B;
+  double scale = 1, dropout = 0;
+};  // y += scale * B A dropout(x); A [r, in], B [out, r]
+struct Replace {
+  at::Tensor weight, bias;
+};  // full-parameter training; bias undefined where the module has none
 struct Injection {
   std::string module;
   std::variant<LowRank, Replace> what;
@@ -33,7 +38,8 @@ struct Batch {
   at::Tensor tokens;     // i64 [batch, length]
   at::Tensor labels;     // i64 [batch, length], already shifted: labels[t] follows tokens[t]; -100 is not counted
   at::Tensor positions;  // i64 [batch, length], from 0 in each document. Undefined: 0, 1, 2 … in each row
-  at::Tensor segments;   // i64 [batch, length]: tokens see only their own segment; -1 is padding. Undefined: one segment a row
+  at::Tensor
+      segments;  // i64 [batch, length]: tokens see only their own segment; -1 is padding. Undefined: one segment a row
   std::int64_t bytes = 0;    // UTF-8 bytes that the counted labels stand for
   std::int64_t counted = 0;  // labels that are not -100
   std::int64_t documents = 0;
@@ -62,10 +68,11 @@ class Model : public Component {
   virtual std::pair<at::Tensor, at::Tensor> base(std::string_view module) const = 0;
   // All tensors of a checkpoint of the model as it now computes (injections folded in), in checkpoint names and layout, fp32.
   virtual std::vector<std::pair<std::string, at::Tensor>> merged() const = 0;
-  virtual void inject(std::span<const Injection>) = 0;     // replaces earlier ones; honours each or refuses it by name
-  virtual void enable_dropout(std::uint64_t seed) = 0;     // the model's and the injections'; masks are a function of the seed
-  virtual void disable_dropout() = 0;                      // how a model starts
-  virtual at::Tensor loss(const Batch&) = 0;               // sum over counted labels in nats, fp32 scalar, with graph
+  virtual void inject(std::span<const Injection>) = 0;  // replaces earlier ones; honours each or refuses it by name
+  virtual void enable_dropout(
+      std::uint64_t seed) = 0;                // the model's and the injections'; masks are a function of the seed
+  virtual void disable_dropout() = 0;         // how a model starts
+  virtual at::Tensor loss(const Batch&) = 0;  // sum over counted labels in nats, fp32 scalar, with graph
   virtual std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const = 0;
   // [batch, length, vocabulary], fp32, no graph. With a cache: tokens continue it, and undefined positions go on from its
   // length. Segments are honoured without one.

@@ -22,8 +22,8 @@
 #include <utility>
 #include <vector>
 
-#include <hansa/component.hpp>
 #include <hansa/plugin.h>
+#include <hansa/component.hpp>
 #include <hansa/schema.hpp>
 
 namespace hansa {
@@ -82,7 +82,8 @@ struct TypedComponent final : ComponentRecord {
 
   void finish() override {
     ComponentRecord::finish(schema.params());
-    HansaComponent::validate = [](const HansaComponent* self, const HansaValue* values, HansaProblems* out) -> std::uint32_t {
+    HansaComponent::validate = [](const HansaComponent* self, const HansaValue* values,
+                                  HansaProblems* out) -> std::uint32_t {
       Problems problems(*out);
       try {
         const P held = of(self).schema.read(*values);
@@ -93,7 +94,8 @@ struct TypedComponent final : ComponentRecord {
         return 1;
       }
     };
-    HansaComponent::traits = [](const HansaComponent* self, const HansaValue* values, HansaTraits* out) -> std::uint32_t {
+    HansaComponent::traits = [](const HansaComponent* self, const HansaValue* values,
+                                HansaTraits* out) -> std::uint32_t {
       const auto& me = of(self);
       try {
         out->flags = me.flags ? me.flags(me.schema.read(*values)) : 0;
@@ -115,10 +117,14 @@ struct TypedComponent final : ComponentRecord {
     HansaComponent::destroy = [](const HansaComponent*, void* instance) { delete static_cast<Interface*>(instance); };
   }
   static T* make(P params, Host& host) {
-    if constexpr (std::is_constructible_v<T, P, Host&>) return new T(std::move(params), host);
-    else if constexpr (std::is_constructible_v<T, P>) return new T(std::move(params));
-    else if constexpr (std::is_constructible_v<T, Host&>) return new T(host);
-    else return new T();
+    if constexpr (std::is_constructible_v<T, P, Host&>)
+      return new T(std::move(params), host);
+    else if constexpr (std::is_constructible_v<T, P>)
+      return new T(std::move(params));
+    else if constexpr (std::is_constructible_v<T, Host&>)
+      return new T(host);
+    else
+      return new T();
   }
 
   Schema<P> schema;
@@ -157,7 +163,8 @@ class ComponentBuilder {
     record_.schema.param(member, std::move(name), std::move(text), std::forward<F>(facets)...);
     return *this;
   }
-  ComponentBuilder& check(std::function<void(const P&, Problems&)> test) {  // across parameters; ranges are checked already
+  ComponentBuilder& check(
+      std::function<void(const P&, Problems&)> test) {  // across parameters; ranges are checked already
     record_.checks.push_back(std::move(test));
     return *this;
   }
@@ -179,8 +186,8 @@ class PluginBuilder {
     static_assert(std::is_constructible_v<T, P, Host&> || std::is_constructible_v<T, P> ||
                       std::is_constructible_v<T, Host&> || std::is_default_constructible_v<T>,
                   "the component needs one of the constructors T(Params, Host&), T(Params), T(Host&), T()");
-    auto record = std::make_unique<plugin_detail::TypedComponent<T, P, Interface>>(
-        std::string(Interface::kKind), std::move(id), std::move(summary));
+    auto record = std::make_unique<plugin_detail::TypedComponent<T, P, Interface>>(std::string(Interface::kKind),
+                                                                                   std::move(id), std::move(summary));
     auto& kept = *record;
     records_.push_back(std::move(record));
     return ComponentBuilder<T, P, Interface>(kept);
@@ -203,8 +210,16 @@ class PluginBuilder {
       record->finish();
       pointers_.push_back(record.get());
     }
-    table_ = {sizeof(HansaPlugin), HANSA_ABI_MAJOR, HANSA_ABI_MINOR, id, version, vendor_.c_str(), license_.c_str(),
-              url_.c_str(), pointers_.data(), static_cast<std::uint32_t>(pointers_.size())};
+    table_ = {sizeof(HansaPlugin),
+              HANSA_ABI_MAJOR,
+              HANSA_ABI_MINOR,
+              id,
+              version,
+              vendor_.c_str(),
+              license_.c_str(),
+              url_.c_str(),
+              pointers_.data(),
+              static_cast<std::uint32_t>(pointers_.size())};
     return &table_;
   }
   std::string vendor_, license_, url_;
@@ -215,11 +230,11 @@ class PluginBuilder {
 
 }  // namespace hansa
 
-#define HANSA_PLUGIN(id, version)                                                                                  \
-  static void hansa_describe_plugin(::hansa::PluginBuilder& plugin);                                               \
-  extern "C" __attribute__((visibility("default"))) const HansaPlugin* hansa_plugin_entry(void);                   \
-  extern "C" __attribute__((visibility("default"))) const HansaPlugin* hansa_plugin_entry(void) {                  \
-    static const HansaPlugin* const table = ::hansa::PluginBuilder::build(#id, version, &hansa_describe_plugin);   \
-    return table;                                                                                                  \
-  }                                                                                                                \
+#define HANSA_PLUGIN(id, version)                                                                                \
+  static void hansa_describe_plugin(::hansa::PluginBuilder& plugin);                                             \
+  extern "C" __attribute__((visibility("default"))) const HansaPlugin* hansa_plugin_entry(void);                 \
+  extern "C" __attribute__((visibility("default"))) const HansaPlugin* hansa_plugin_entry(void) {                \
+    static const HansaPlugin* const table = ::hansa::PluginBuilder::build(#id, version, &hansa_describe_plugin); \
+    return table;                                                                                                \
+  }                                                                                                              \
   static void hansa_describe_plugin(::hansa::PluginBuilder& plugin)

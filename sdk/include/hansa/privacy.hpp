@@ -9,9 +9,9 @@
 namespace hansa {
 
 struct Sensitivity {
-  double l2 = 0;              // of the sum, as enforced by the host this round: clip bound times largest weight
+  double l2 = 0;  // of the sum, as enforced by the host this round: clip bound times largest weight
   double largest_weight = 1;
-  double denominator = 1;     // what the sum is divided by
+  double denominator = 1;  // what the sum is divided by
 };
 class SecureRng {  // from a cryptographic generator; never from the run's seed
  public:

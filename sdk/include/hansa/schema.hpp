@@ -53,7 +53,18 @@ class SchemaBase;
 // One remark about a parameter. A plain string literal is its unit.
 struct Facet {
   enum class Kind : std::uint8_t {
-    Minimum, Maximum, MoreThan, LessThan, Choices, Unit, Flag, Since, Deprecated, Element, Table, ComponentKind
+    Minimum,
+    Maximum,
+    MoreThan,
+    LessThan,
+    Choices,
+    Unit,
+    Flag,
+    Since,
+    Deprecated,
+    Element,
+    Table,
+    ComponentKind
   };
   Facet(const char* unit) : kind(Kind::Unit), text(unit) {}
   explicit Facet(Kind k) : kind(k) {}
@@ -128,14 +139,25 @@ std::int64_t integer_of(const ParamRecord&, const HansaValue&);
 double real_of(const ParamRecord&, const HansaValue&);
 std::size_t choice_of(const ParamRecord&, const HansaValue&);  // its position
 
-template <class T> struct is_optional : std::false_type {};
-template <class T> struct is_optional<std::optional<T>> : std::true_type { using type = T; };
-template <class T> struct is_vector : std::false_type {};
-template <class T> struct is_vector<std::vector<T>> : std::true_type { using type = T; };
+template <class T>
+struct is_optional : std::false_type {};
+template <class T>
+struct is_optional<std::optional<T>> : std::true_type {
+  using type = T;
+};
+template <class T>
+struct is_vector : std::false_type {};
+template <class T>
+struct is_vector<std::vector<T>> : std::true_type {
+  using type = T;
+};
 
-template <class T> void declare(ParamRecord& record, const Facets& facets);
-template <class T> Value write(const T& from, const ParamRecord& record);
-template <class T> void read(const HansaValue& from, const ParamRecord& record, T& to);
+template <class T>
+void declare(ParamRecord& record, const Facets& facets);
+template <class T>
+Value write(const T& from, const ParamRecord& record);
+template <class T>
+void read(const HansaValue& from, const ParamRecord& record, T& to);
 
 }  // namespace schema_detail
 
@@ -153,8 +175,10 @@ class Schema : public SchemaBase {
     const P defaults{};
     constexpr bool optional = schema_detail::is_optional<M>::value;
     if (!(record->raw.flags & HANSA_PARAM_REQUIRED)) {
-      if constexpr (!optional) record->fallback = schema_detail::write(defaults.*member, *record);
-      else if (defaults.*member) record->fallback = schema_detail::write(*(defaults.*member), *record);
+      if constexpr (!optional)
+        record->fallback = schema_detail::write(defaults.*member, *record);
+      else if (defaults.*member)
+        record->fallback = schema_detail::write(*(defaults.*member), *record);
     }
     record->finish(optional);
     fields_.push_back(std::make_shared<FieldOf<M>>(record, member));
@@ -193,12 +217,15 @@ class Schema : public SchemaBase {
       const auto& record = *this->declared;
       const auto* held = find(table, record.name);
       if (!held) {
-        if (record.raw.flags & HANSA_PARAM_REQUIRED) throw std::invalid_argument("parameter '" + record.name + "' is required");
+        if (record.raw.flags & HANSA_PARAM_REQUIRED)
+          throw std::invalid_argument("parameter '" + record.name + "' is required");
         return;
       }
       schema_detail::check(record, *held);
-      if constexpr (schema_detail::is_optional<M>::value) schema_detail::read(*held, record, (to.*member).emplace());
-      else schema_detail::read(*held, record, to.*member);
+      if constexpr (schema_detail::is_optional<M>::value)
+        schema_detail::read(*held, record, (to.*member).emplace());
+      else
+        schema_detail::read(*held, record, to.*member);
     }
     void write(const P& from, Value& table) const override {
       const auto& record = *this->declared;
@@ -251,8 +278,10 @@ void declare(ParamRecord& record, const Facets& facets) {
     type = HANSA_LIST;
     Facets of_element, own;
     for (const auto& facet : facets)
-      if (facet.kind == Facet::Kind::Element) of_element = facet.facets;
-      else own.push_back(facet);
+      if (facet.kind == Facet::Kind::Element)
+        of_element = facet.facets;
+      else
+        own.push_back(facet);
     record.element = std::make_shared<ParamRecord>();
     record.element->name = record.name;
     declare<typename is_vector<T>::type>(*record.element, of_element);
@@ -305,7 +334,8 @@ Value write(const T& from, const ParamRecord& record) {
       throw std::logic_error("parameter '" + record.name + "' is an enum: give choices({…}), one per enumerator");
     return Value::choice(record.choices[index]);
   } else if constexpr (std::is_integral_v<T>) {
-    if (!std::in_range<std::int64_t>(from)) throw std::logic_error("parameter '" + record.name + "' exceeds 64 signed bits");
+    if (!std::in_range<std::int64_t>(from))
+      throw std::logic_error("parameter '" + record.name + "' exceeds 64 signed bits");
     return Value::integer(static_cast<std::int64_t>(from));
   } else if constexpr (std::is_floating_point_v<T>) {
     return Value::real(from);

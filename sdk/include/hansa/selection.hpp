@@ -19,7 +19,8 @@ class Selector : public Component {
   using InterfaceType = Selector;
   static constexpr std::string_view kKind = "selector/1";
   virtual double expected_cohort(std::size_t population) const = 0;  // planned, public
-  virtual double sampling_rate(std::size_t population) const = 0;    // 1 unless each node is drawn independently with this rate
+  virtual double sampling_rate(
+      std::size_t population) const = 0;  // 1 unless each node is drawn independently with this rate
   // `registered` in ascending NodeId; returns a subset in the same order.
   virtual std::vector<NodeId> choose(std::span<const NodeFacts> registered, DrawRng&) = 0;
 };

@@ -15,14 +15,27 @@ using Epoch = std::uint64_t;   // version of the global state; 0 is the initial 
 using Index = std::uint32_t;   // position of a tensor in a Layout
 using Metrics = std::vector<std::pair<std::string, double>>;
 
-enum class DType : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2, f8e4m3 = 3, i8 = 4, u8 = 5, i32 = 6, i64 = 7 };  // numbers stand in files
+enum class DType : std::uint8_t {
+  f32 = 0,
+  f16 = 1,
+  bf16 = 2,
+  f8e4m3 = 3,
+  i8 = 4,
+  u8 = 5,
+  i32 = 6,
+  i64 = 7
+};  // numbers stand in files
 
 constexpr std::size_t size_of(DType type) {
   switch (type) {
-    case DType::f32: case DType::i32: return 4;
-    case DType::f16: case DType::bf16: return 2;
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::f16:
+    case DType::bf16: return 2;
     case DType::i64: return 8;
-    case DType::f8e4m3: case DType::i8: case DType::u8: return 1;
+    case DType::f8e4m3:
+    case DType::i8:
+    case DType::u8: return 1;
   }
   return 0;
 }
@@ -52,7 +65,8 @@ struct TensorSpec {
   bool operator==(const TensorSpec&) const = default;
 };
 
-struct Group {  // tensors that mean something only together: {"lora", {A, B}, alpha/r}; a lone tensor is a group of one, kind ""
+struct
+    Group {  // tensors that mean something only together: {"lora", {A, B}, alpha/r}; a lone tensor is a group of one, kind ""
   std::string kind;
   std::vector<Index> members;
   double scale = 1;
@@ -104,7 +118,7 @@ struct NodeFacts {
 // What neighbouring data sets are, for a privacy guarantee: it decides the sensitivity of the sum and what the sampling rate
 // may be. Ledger and report name it, because the same epsilon means different things.
 enum class Adjacency : std::uint8_t {  // numbers stand in journals
-  AddRemove = 0,   // a node is there or not: cohorts drawn node by node (Poisson), or everyone
+  AddRemove = 0,                       // a node is there or not: cohorts drawn node by node (Poisson), or everyone
   ZeroOut = 1,     // a node's contribution becomes zero, the cohort stays: any other selector, at sampling rate 1
   ReplaceOne = 2,  // removing a node brings another in: sensitivity is twice the clip bound, at sampling rate 1
 };
@@ -113,21 +127,21 @@ struct RoundPlan {
   Round round = 0;
   std::uint32_t attempt = 0;
   Epoch base = 0;
-  std::size_t population = 0;    // registered nodes
-  double expected_cohort = 0;    // planned, public: the denominator under central DP
-  double sampling_rate = 1;      // 1 where nothing is amplified
-  std::vector<NodeFacts> cohort; // ascending NodeId
+  std::size_t population = 0;                  // registered nodes
+  double expected_cohort = 0;                  // planned, public: the denominator under central DP
+  double sampling_rate = 1;                    // 1 where nothing is amplified
+  std::vector<NodeFacts> cohort;               // ascending NodeId
   Adjacency adjacency = Adjacency::AddRemove;  // follows from selector and policy (rule 9 of `hansa check`); the host's
 };
 
 struct Contribution {  // what the coordinator believes about one update
   NodeId node = 0;
   std::string view;
-  double weight = 1;  // the host's: by examples, tokens or uniform, capped
+  double weight = 1;                                  // the host's: by examples, tokens or uniform, capped
   std::uint64_t examples = 0, tokens = 0, steps = 0;  // the node's claims: never trust them; withheld under DP
 };
 
-struct RoundStatus {  // what a round policy decides on
+struct RoundStatus {                                               // what a round policy decides on
   std::size_t cohort = 0, accepted = 0, running = 0, refused = 0;  // running: assigned or not yet asked for
   double seconds = 0;                                              // since the round opened
 };

@@ -33,7 +33,7 @@ class Value {
   static Value list(std::vector<Value> = {});
   static Value table(std::vector<std::pair<std::string, Value>> = {});
   static Value component(std::string name, std::vector<std::pair<std::string, Value>> = {});  // parameters beside `use`
-  static Value copy(const HansaValue&);  // deep
+  static Value copy(const HansaValue&);                                                       // deep
 
   HansaType type() const;
   const HansaValue& raw() const;
@@ -62,6 +62,6 @@ class Value {
 std::string_view text_of(const HansaValue&);
 const HansaValue* find(const HansaValue& table, std::string_view key);  // null when absent
 bool equal(const HansaValue&, const HansaValue&);  // same types, same values, tables regardless of order
-const char* name_of(HansaType);  // "integer", "byte size", …
+const char* name_of(HansaType);                    // "integer", "byte size", …
 
 }  // namespace hansa

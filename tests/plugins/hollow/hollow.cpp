@@ -25,7 +25,9 @@ class HollowModel final : public Stateless<Model> {
     const std::string text{std::istreambuf_iterator<char>(config), {}};
     return text.find("\"hollow\"") != std::string::npos;
   }
-  std::vector<Module> modules(const std::filesystem::path&) const override { return {{"body", Module::Kind::Linear, 1, 1}}; }
+  std::vector<Module> modules(const std::filesystem::path&) const override {
+    return {{"body", Module::Kind::Linear, 1, 1}};
+  }
   void open(const std::filesystem::path&, at::Device, DType) override {}
   void initialise(const std::filesystem::path&, at::Device, DType, std::uint64_t) override {}
   std::int64_t vocabulary() const override { return 1; }
@@ -60,7 +62,8 @@ class FlatTensors final : public Stateless<Adapter> {
   }
   at::Tensor parameter(Index index) override { return parameters_.at(index); }
   std::vector<Injection> injections() override { return {}; }
-  void export_to(const Model&, std::span<const Module>, const std::string&, const std::filesystem::path& directory) const override {
+  void export_to(const Model&, std::span<const Module>, const std::string&,
+                 const std::filesystem::path& directory) const override {
     std::filesystem::create_directories(directory);
   }
   bool recognises(const std::filesystem::path&) const override { return false; }
@@ -155,6 +158,7 @@ HANSA_PLUGIN(org_hansa_test_hollow, "0.1.0") {
       .param(&Step::value, "value", "What is added.")
       .param(&Step::takes, "takes", "How long a turn lasts.");
   plugin.add<CountingTrainer>("counting", "Adds how often it was applied; for tests.");
-  plugin.add<SickTrainer, Ailment>("sick", "Fails; for tests.").param(&Ailment::at_birth, "at_birth", "When it is made.");
+  plugin.add<SickTrainer, Ailment>("sick", "Fails; for tests.")
+      .param(&Ailment::at_birth, "at_birth", "When it is made.");
   plugin.add<NoData>("nothing", "No data; for tests.");
 }
