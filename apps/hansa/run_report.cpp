@@ -41,13 +41,19 @@ struct Outcome {                    // what the report says
   std::uint64_t bytes_up = 0, bytes_down = 0;
   double seconds = 0;
   std::optional<double> epsilon;
+  std::string adjacency;  // what epsilon is about: "add or remove one node"
   std::string sample_before, sample_after;
 };
 
+bool is_private(const config::RunSpec& spec) {
+  return spec.privacy.component && (spec.privacy.traits.flags & HANSA_TRAIT_CENTRAL_NOISE);
+}
+
+// Under central DP what a node would measure on its own text is withheld (rule 19): only sets that belong to no node count.
 std::vector<Heldout> heldout_of(const config::RunSpec& spec) {
   std::vector<Heldout> all;
   for (const auto& node : spec.nodes) {
-    if (node.heldout) all.push_back({node.name, *node.heldout});
+    if (node.heldout && !is_private(spec)) all.push_back({node.name, *node.heldout});
   }
   for (const auto& set : spec.evaluation.sets) all.push_back({set.name, set.data});
   return all;
@@ -89,7 +95,7 @@ class Reporter {
     node::Worker worker(spec, *opened_.registry, services);
     worker.load(final_version);
     worker.export_adapter(directory.adapter());
-    if (spec.evaluator.component && !measure(worker, final_version)) return kExitStopped;
+    if (spec.evaluator.component && !outcome_.silos.empty() && !measure(worker, final_version)) return kExitStopped;
     sample(worker, final_version);
     read_totals(directory);
     write(directory);
@@ -188,13 +194,10 @@ class Reporter {
     outcome_.bytes_up = std::stoull(note("bytes_up"));
     outcome_.bytes_down = std::stoull(note("bytes_down"));
     outcome_.seconds = std::stod(note("seconds"));
-    if (is_private())
-      outcome_.epsilon = coordinator::epsilon_of(Ledger(directory.ledger()).events(), opened_.spec.privacy_host.delta);
-  }
-
-  bool is_private() const {
-    const auto& privacy = opened_.spec.privacy;
-    return privacy.component && (privacy.traits.flags & HANSA_TRAIT_CENTRAL_NOISE);
+    if (!is_private(opened_.spec)) return;
+    const Ledger ledger(directory.ledger());
+    outcome_.epsilon = coordinator::epsilon_of(ledger.events(), opened_.spec.privacy_host.delta);
+    if (!ledger.events().empty()) outcome_.adjacency = ledger.events().back().adjacency;
   }
 
   std::string loss_table() const {
@@ -218,8 +221,8 @@ class Reporter {
     const auto& host = opened_.spec.privacy_host;
     if (outcome_.epsilon) {
       return fmt::format(
-          "client-level central DP: epsilon {:.3f} at delta {:g} ({} nodes; adjacency and events in the ledger)",
-          *outcome_.epsilon, host.delta, opened_.spec.nodes.size());
+          "node-level central DP: epsilon {:.3f} at delta {:g} for {} nodes (adjacency: {})",
+          *outcome_.epsilon, host.delta, opened_.spec.nodes.size(), outcome_.adjacency);
     }
     if (opened_.spec.privacy.component) {
       return fmt::format(

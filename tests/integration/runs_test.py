@@ -99,7 +99,8 @@ def test_private_runs_write_nothing_about_single_nodes(federation, mode):
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["epsilon"] > 0
     exported = [path.relative_to(directory) for path in (directory / "adapter").iterdir() if path.suffix == ".json"]
-    for name in ("events.jsonl", "metrics.csv", "manifest.json", *exported):
+    assert "adjacency: add or remove one node" in (directory / "report.txt").read_text()
+    for name in ("events.jsonl", "metrics.csv", "manifest.json", "summary.json", *exported):
         text = (directory / name).read_text()
         for silo in ("de", "it", "pl"):
             assert f'"{silo}"' not in text and f",{silo}," not in text, name
