@@ -37,8 +37,8 @@ class Bowl : public testing::BareModel {
 class One : public Stateless<Adapter> {
  public:
   explicit One(double start) : w(at::full({}, start, at::kFloat).requires_grad_(true)) {}
-  Layout layout(std::span<const Module>) const override { return {}; }
-  void create(const Model&, std::span<const Module>, std::uint64_t) override {}
+  Layout layout(std::span<const Module>, double) const override { return {}; }
+  void create(const Model&, std::span<const Module>, double, std::uint64_t) override {}
   at::Tensor parameter(Index i) override { return i == 0 ? w : frozen; }
   std::vector<Injection> injections() override { return {}; }
   void export_to(const Model&, std::span<const Module>, const std::string&,
@@ -75,7 +75,7 @@ TrainContext one_round(Round round = 1, Round rounds = 1) {
   context.exchange.roles = {Role::Shared};
   return context;
 }
-double train(Params params, Labels data, double start, TrainContext context = one_round()) {
+double trained_to(Params params, Labels data, double start, TrainContext context = one_round()) {
   testing::QuietHost host;
   One adapter(start);
   Bowl model(adapter.w);
@@ -88,14 +88,14 @@ double train(Params params, Labels data, double start, TrainContext context = on
 TEST_CASE("sgd divides by the counted tokens of the whole accumulation") {
   // Two micro-batches with 1 and 3 labels: the gradient is w minus the mean of all four.
   const double w =
-      train({.steps = 1, .accumulation = 2, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0},
-            Labels(Batches{{1}, {2, 3, 6}}), 5);
+      trained_to({.steps = 1, .accumulation = 2, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0},
+                 Labels(Batches{{1}, {2, 3, 6}}), 5);
   CHECK(w == Approx(5 - 0.1 * (5 - 3)));
 }
 
 TEST_CASE("clipping bounds the gradient after the division") {
-  const double w = train({.steps = 1, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0.5},
-                         Labels(Batches{{1, 1}}), 5);
+  const double w = trained_to({.steps = 1, .learning_rate = 0.1, .optimizer = Rule::Sgd, .max_grad_norm = 0.5},
+                              Labels(Batches{{1, 1}}), 5);
   CHECK(w == Approx(5 - 0.1 * 0.5));
 }
 
@@ -110,7 +110,7 @@ TEST_CASE("adamw and sgd with momentum equal their naive forms over several step
   }
   const Params adam{
       .steps = 7, .learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1, .max_grad_norm = 0};
-  CHECK(train(adam, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
+  CHECK(trained_to(adam, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
   double v = 0;
   w = 5;
   for (int t = 0; t < 7; ++t) {
@@ -123,7 +123,7 @@ TEST_CASE("adamw and sgd with momentum equal their naive forms over several step
                    .weight_decay = 0.01,
                    .momentum = 0.9,
                    .max_grad_norm = 0};
-  CHECK(train(sgd, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
+  CHECK(trained_to(sgd, Labels(Batches{{1}}), 5) == Approx(w).epsilon(1e-5));
 }
 
 TEST_CASE("schedules rise, fall and know their span") {
@@ -141,12 +141,12 @@ TEST_CASE("schedules rise, fall and know their span") {
       .steps = 2, .learning_rate = 0.1, .schedule = Shape::Linear, .optimizer = Rule::Sgd, .max_grad_norm = 0};
   double w = 5;
   for (double rate : {0.05, 0.025}) w -= rate * (w - 1);
-  CHECK(train(params, Labels(Batches{{1}}), 5, one_round(2, 2)) == Approx(w));
+  CHECK(trained_to(params, Labels(Batches{{1}}), 5, one_round(2, 2)) == Approx(w));
   w = 5;
   auto per_round = params;
   per_round.schedule_over = Span::Round;
   for (double rate : {0.1, 0.05}) w -= rate * (w - 1);
-  CHECK(train(per_round, Labels(Batches{{1}}), 5, one_round(2, 2)) == Approx(w));
+  CHECK(trained_to(per_round, Labels(Batches{{1}}), 5, one_round(2, 2)) == Approx(w));
 }
 
 TEST_CASE("the result counts what was done, and epochs end by documents") {

@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace hansa::sft {
+namespace hansa::train {
 
 struct AdamSettings {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
@@ -29,4 +29,4 @@ std::unique_ptr<Optimizer> sgd(std::vector<at::Tensor> parameters, const SgdSett
 double scale_gradients(const std::vector<at::Tensor>& parameters, double factor, double most);
 void clear_gradients(const std::vector<at::Tensor>& parameters);
 
-}  // namespace hansa::sft
+}  // namespace hansa::train

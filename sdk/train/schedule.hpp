@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <numbers>
 
-namespace hansa::sft {
+namespace hansa::train {
 
 enum class Shape : std::uint8_t { Constant, Cosine, Linear };
 
@@ -23,4 +23,4 @@ struct Schedule {
   }
 };
 
-}  // namespace hansa::sft
+}  // namespace hansa::train

@@ -10,7 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-namespace hansa::sft {
+namespace hansa::train {
 
 namespace {
 
@@ -116,4 +116,4 @@ void clear_gradients(const std::vector<at::Tensor>& parameters) {
   for (auto parameter : parameters) parameter.mutable_grad() = at::Tensor();
 }
 
-}  // namespace hansa::sft
+}  // namespace hansa::train
