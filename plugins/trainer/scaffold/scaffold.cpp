@@ -12,16 +12,17 @@ namespace hansa::scaffold {
 
 namespace {
 
-const Channel& channel_in(const Exchange& exchange, std::string_view name) {
+const Channel* find_channel(const Exchange& exchange, std::string_view name) {
   for (const auto& channel : exchange.up)
-    if (channel.name == name) return channel;
-  throw Error(fmt::format("this round has no channel '{}' upwards, and scaffold needs it", name));
+    if (channel.name == name) return &channel;
+  return nullptr;
 }
 
 // Names of the Shared tensors, in the order of their indices: those of the "adapter" channel.
 std::map<Index, std::string> shared_names(const Exchange& exchange) {
   std::map<Index, std::string> names;
-  const auto& tensors = channel_in(exchange, kAdapterChannel).layout.tensors;
+  const auto* adapter = find_channel(exchange, kAdapterChannel);
+  const auto tensors = adapter ? adapter->layout.tensors : std::vector<TensorSpec>{};
   std::size_t next = 0;
   for (Index i = 0; i < exchange.roles.size(); ++i) {
     if (exchange.roles[i] != Role::Shared) continue;
@@ -73,9 +74,12 @@ void Scaffold::receive(Model&, Adapter&, const Download& download) {
 }
 
 TrainResult Scaffold::train(Model& model, Adapter& adapter, DataSource& data, const TrainContext& context) {
-  const auto names = shared_names(context.exchange);
-  order_ = channel_in(context.exchange, kControl).layout.tensors;
   changes_.clear();
+  order_.clear();
+  const auto* channel = find_channel(context.exchange, kControl);
+  if (!channel) return train::run(params_, host_, model, adapter, data, context);  // alone: no others, no drift
+  order_ = channel->layout.tensors;
+  const auto names = shared_names(context.exchange);
   std::map<Index, Track> tracks;
   for (const auto& [index, name] : names) {
     const auto parameter = adapter.parameter(index);

@@ -1,7 +1,7 @@
 // Trainer `scaffold`: the SDK's loop with SCAFFOLD's correction (arXiv 1910.06378). Each local step follows g - c_i + c: the
 // node's own control variate c_i is the mean of its raw local gradients of the last round that it took part in, and c, which
 // the coordinator keeps, is the mean of all nodes' c_i. Channel "control" carries c down and the changes of c_i up.
-// Training thread only; fails as the loop does, and when a round brings no channel "control".
+// Training thread only; fails as the loop does. In a round without channels a silo trains alone, and nothing is corrected.
 #pragma once
 #include <map>
 #include <string>

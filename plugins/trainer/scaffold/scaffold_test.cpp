@@ -322,11 +322,10 @@ TEST_CASE("what does not fit is refused by name") {
   CHECK_THROWS_WITH(trainer.receive(model, adapter, {"residual", 1, true, {}}), Contains("'residual'"));
   TrainContext context;
   context.exchange.roles = kAllShared;
-  CHECK_THROWS_WITH(trainer.train(model, adapter, data, context), Contains("no channel 'adapter'"));
   const auto layout = adapter.layout({}, 0);
-  context.exchange.up = {{std::string(kAdapterChannel), layout}};
-  CHECK_THROWS_WITH(trainer.train(model, adapter, data, context), Contains("no channel 'control'"));
-  context.exchange.up.push_back(trainer.up(layout)[0]);
+  context.exchange.up = {trainer.up(layout)[0]};
+  CHECK_THROWS_WITH(trainer.train(model, adapter, data, context), Contains("channel 'adapter'"));
+  context.exchange.up.push_back({std::string(kAdapterChannel), layout});
   trainer.receive(model, adapter, {"control", 1, true, {{"a", at::ones({4})}}});
   CHECK_THROWS_WITH(trainer.train(model, adapter, data, context), Contains("control variate of 'a'"));
   trainer.receive(model, adapter, {"control", 1, true, {}});
@@ -335,4 +334,18 @@ TEST_CASE("what does not fit is refused by name") {
   CHECK_THROWS_WITH(trainer.sent("control", {}), Contains("0 control variates"));
   Memory empty;
   CHECK_THROWS_WITH(trainer.load(empty, 2), Contains("version 1"));
+}
+
+TEST_CASE("a silo that trains alone does what plain training does") {
+  testing::QuietHost host;
+  Vectors with, without;
+  Quadratic model(kTwo[1], with), other(kTwo[1], without);
+  Tokens data;
+  TrainContext context;
+  context.exchange.roles = kAllShared;
+  Scaffold trainer(kSgd, host);
+  trainer.train(model, with, data, context);
+  train::run(kSgd, host, other, without, data, context);
+  CHECK(at::equal(with.parameters[0], without.parameters[0]));
+  CHECK(trainer.outgoing(kControl).empty());
 }
