@@ -294,6 +294,27 @@ TEST_CASE("an inner component is checked like an outer one") {
   CHECK(again.ok());
 }
 
+TEST_CASE("an inner component's own check points at its parameter, and its traits reach the outer one") {
+  Workplace w;
+  const auto with = [&](const std::string& inner) {
+    auto text = std::string(kSmall);
+    return w.load_text(text.replace(text.find("use = \"mean\""), 12, "use = \"wrapper\"\ninner = " + inner));
+  };
+  const auto deep = with("{ use = \"wrapper\", depth = 13, inner = { use = \"mean\" } }");
+  REQUIRE(deep.diagnostics.size() == 1);
+  CHECK(says(deep, "`aggregator.inner.depth`: 13 brings bad luck"));
+  CHECK(deep.diagnostics[0].where.column == 36);
+  CHECK(says(with("{ use = \"gossip\" }"), "`aggregator.inner`: tells too much"));
+  CHECK(says(with("{ use = \"wrapper\", inner = { use = \"gossip\" } }"), "`aggregator.inner.inner`: tells too much"));
+  CHECK(says(with("{ use = \"wrapper\" }"), "`aggregator.inner.inner` is missing"));
+  CHECK(says(with("{ use = \"mean\", depth = 1 }"), "unknown key `depth`"));
+  const auto twice = with("{ use = \"wrapper\", inner = { use = \"mean\" } }");
+  INFO(render(twice.diagnostics));
+  REQUIRE(twice.ok());
+  CHECK(twice.spec.aggregator.traits.flags == HANSA_TRAIT_ORDER_FREE);
+  CHECK((with("{ use = \"middle\" }").spec.aggregator.traits.flags & HANSA_TRAIT_ORDER_FREE) == 0);
+}
+
 TEST_CASE("random bytes never crash the loader") {
   Workplace w;
   std::uint64_t state = 88172645463325252ull;

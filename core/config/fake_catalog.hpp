@@ -100,6 +100,7 @@ struct FakeNoiseParams {
 };
 struct FakeWrapperParams {
   ComponentChoice inner;
+  std::int64_t depth = 1;
 };
 
 // One of everything that a pipeline needs, and some that rules and messages are about.
@@ -143,8 +144,21 @@ inline FakeCatalog fake_catalog() {
   c.add("aggregator", "middle", HANSA_TRAIT_NEEDS_INDIVIDUALS);
   c.add("aggregator", "exact_mean", HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_EXACT);
   c.add("aggregator", "gossip", HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_RELEASES_INDIVIDUALS);
-  c.add("aggregator", "wrapper",
-        Schema<FakeWrapperParams>().param(&FakeWrapperParams::inner, "inner", "What to wrap.", of_kind("aggregator")));
+  auto& wrapper =
+      c.add("aggregator", "wrapper",
+            Schema<FakeWrapperParams>()
+                .param(&FakeWrapperParams::inner, "inner", "What to wrap.", of_kind("aggregator"), required())
+                .param(&FakeWrapperParams::depth, "depth", "How deep it goes."));
+  wrapper.trait_flags = [](const HansaValue& params) {
+    const auto* inner = find(params, "inner");  // required, so a search by traits asks without it
+    return inner ? static_cast<std::uint64_t>(inner->integer) & HANSA_TRAIT_ORDER_FREE : 0;
+  };
+  wrapper.check = [](const HansaValue& params, HansaProblems* problems) {
+    if (find(params, "depth")->integer == 13)
+      problems->add(problems->context, "depth", "13 brings bad luck", "choose 12 or 14");
+    if (find(params, "inner")->integer & HANSA_TRAIT_RELEASES_INDIVIDUALS)
+      problems->add(problems->context, "inner", "tells too much", "wrap another rule");
+  };
   c.add("server_optimizer", "add", HANSA_TRAIT_PLAIN_AVERAGING);
   c.add("server_optimizer", "momentum");
   c.add("selector", "all", HANSA_TRAIT_EVERYONE);

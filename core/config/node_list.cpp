@@ -64,6 +64,7 @@ void Resolver::listed_nodes(const Node& list) {
     if (!node.find("data")) continue;
     auto spec = sections_.node.read(node);
     spec.where = r_.sources.position(span);
+    spec.listed = i;
     spec_.nodes.push_back(std::move(spec));
   }
 }
@@ -95,7 +96,7 @@ void Resolver::nodes_from_directory() {
       r_.error(where, fmt::format("`{}` and `{}` have the same 63-bit identity", name, other->second),
                "rename one of them");
     } else {
-      spec_.nodes.push_back({name, at->path(), std::nullopt, r_.sources.position(where)});
+      spec_.nodes.push_back({.name = name, .data = at->path(), .where = r_.sources.position(where)});
     }
   }
   if (names.empty())

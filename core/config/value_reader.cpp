@@ -208,9 +208,12 @@ class ParamReader {
     known.push_back("use");
     refuse_unknown(nested, node, known, {key_, node.span});
     const auto table = read_params(nested, params, &node, {key_, node.span});
-    auto value = Value::component(chosen->use);
+    if (errors() != before) return std::nullopt;
+    const auto traits = check_component(nested, *chosen, table, &node, {key_, node.span});
+    if (!traits) return std::nullopt;
+    auto value = Value::component(chosen->use, {}, traits->flags);
     for (std::size_t i = 0; i < table.size(); ++i) value.set(table.key(i), table.at(i));
-    return errors() == before ? std::optional(std::move(value)) : std::nullopt;
+    return value;
   }
 
   std::ptrdiff_t errors() const {
@@ -223,7 +226,45 @@ class ParamReader {
   std::string key_;
 };
 
+struct ProblemSink {
+  const Reading& r;
+  const Node* table;
+  const Place& place;
+  bool any = false;
+};
+
+void add_problem(void* context, const char* param, const char* message, const char* hint) {
+  auto& sink = *static_cast<ProblemSink*>(context);
+  sink.any = true;
+  const std::string name = param ? param : "";
+  const auto* entry = sink.table && !name.empty() ? sink.table->find(name) : nullptr;
+  const auto key =
+      name.empty() ? fmt::format("[{}]", sink.place.prefix) : fmt::format("`{}.{}`", sink.place.prefix, name);
+  sink.r.error(entry ? entry->value.span : sink.place.header,
+               fmt::format("{}: {}", key, message ? message : "does not fit"), hint ? hint : "");
+}
+
 }  // namespace
+
+std::optional<HansaTraits> check_component(const Reading& r, const Chosen& chosen, const Value& params,
+                                           const Node* table, const Place& place) {
+  const auto& component = *chosen.component;
+  const auto refuse = [&](const char* sentence) {
+    r.error(place.header, fmt::format("[{}]: `{}` {}", place.prefix, chosen.use, sentence), component.summary);
+    return std::nullopt;
+  };
+  ProblemSink sink{r, table, place};
+  HansaProblems problems{sizeof(HansaProblems), &sink, add_problem};
+  const bool refused = component.validate && component.validate(&component, &params.raw(), &problems) != 0;
+  if (sink.any) return std::nullopt;
+  if (refused) return refuse("refuses these parameters and does not say why");
+  HansaTraits traits{};
+  traits.struct_size = sizeof(HansaTraits);
+  if (component.traits && component.traits(&component, &params.raw(), &traits) != 0)
+    return refuse("cannot tell its traits for these parameters");
+  if (!traits.groups) traits.groups = "";
+  return traits;
+}
 
 std::vector<std::string> names_of(Params params) {
   std::vector<std::string> names;

@@ -55,6 +55,10 @@ struct Chosen {
 };
 std::optional<Chosen> choose(const Reading&, std::string_view kind, const Node& table, const Place&);
 Params params_of(const HansaComponent&);
+// The component's own check of its resolved parameters (problems are reported where the parameter stands), and the traits
+// that follow from them. Nothing when it refuses; `table` is what the author wrote, null: nothing.
+std::optional<HansaTraits> check_component(const Reading&, const Chosen&, const Value& params, const Node* table,
+                                           const Place&);
 std::string choose_one_of(const Reading&, std::string_view kind);  // "choose one of `a`, `b`", or that there is none
 
 }  // namespace hansa::config

@@ -1,5 +1,6 @@
 #include <ATen/core/Tensor.h>
 #include <hansa/aggregator.hpp>
+#include <hansa/testing/fake_updates.hpp>
 
 #include "plugin_host/instance.hpp"
 
@@ -19,31 +20,11 @@ struct Loaded {
   StrategyRegistry registry;
 };
 double finish_value(Aggregator& rule, std::string_view name) {
-  for (const auto& [key, value] : rule.finish())
+  testing::FakeResults none;
+  for (const auto& [key, value] : rule.finish(none))
     if (key == name) return value;
   return -1;
 }
-class NoUpdates final : public Updates {
- public:
-  const Group& group() const override { return group_; }
-  const TensorSpec& tensor(std::size_t) const override { return spec_; }
-  std::size_t clients() const override { return 0; }
-  const Contribution& who(std::size_t) const override { return who_; }
-  at::Tensor delta(std::size_t, std::size_t) const override { return {}; }
-  at::Tensor value(std::size_t, std::size_t) const override { return {}; }
-  at::Tensor slice(std::size_t, std::size_t, std::int64_t, std::int64_t) const override { return {}; }
-
- private:
-  Group group_;
-  TensorSpec spec_;
-  Contribution who_;
-};
-class NoResults final : public Results {
- public:
-  void put(std::size_t, const at::Tensor&) override {}
-  void put_slice(std::size_t, std::int64_t, const at::Tensor&) override {}
-};
-
 }  // namespace
 
 TEST_CASE("A component is made with its parameters, defaults filled in, and works through its interface") {
@@ -98,8 +79,8 @@ TEST_CASE("A component may hold another one, made by the host") {
 TEST_CASE("The guard names component, version, round, node and tensor, and lets the host's own errors pass") {
   Loaded l;
   const auto rule = create<Aggregator>(l.registry, "sum", Value(), HostServices{});
-  NoUpdates updates;
-  NoResults results;
+  const testing::FakeUpdates updates({}, {});
+  testing::FakeResults results;
   const CallPlace place{.doing = "reduce", .round = 3, .node = 0xab, .tensor = "layer.0.weight"};
   try {
     guard(rule, place, [&](Aggregator& a) { a.reduce(updates, results); });

@@ -1,10 +1,15 @@
-# hansa_add_plugin(NAME fedavg KINDS aggregator SOURCES fedavg.cpp [LIBS …] [OUTPUT_DIRECTORY …] [NO_INSTALL])
+# hansa_add_plugin(NAME fedavg SOURCES fedavg.cpp [KINDS aggregator…] [LIBS …] [OUTPUT_DIRECTORY …] [VERSION_SCRIPT …] [NO_INSTALL])
 #   The shared library hansa_<name>.so in ${CMAKE_BINARY_DIR}/lib/hansa/plugins: hidden symbols, one exported function, and the build
-#   note that the host reads before it loads the file. Targets: plugin_<name>, and plugin_<name>_objects for its test.
+#   note that the host reads before it loads the file. Targets: plugin_<name>, and plugin_<name>_objects for its test. KINDS are the
+#   interfaces that the note vouches for; left out, they follow from the sources' #include <hansa/…>.
 # hansa_add_plugin_test(NAME fedavg SOURCES fedavg_test.cpp [LIBS …])
-#   A Catch2 program test_plugin_<name>, CTest entry plugin_<name>, with the plugin's objects linked in, so that it may use
-#   the component's class, and HANSA_PLUGIN_FILE defined as the path of the real library.
-set(HANSA_SDK_INCLUDE_DIR ${CMAKE_CURRENT_LIST_DIR}/../include CACHE INTERNAL "where hansa/plugin.h is")
+#   A program test_plugin_<name>, CTest entry plugin_<name>, with the plugin's objects linked in, so that it may use the
+#   component's class, and HANSA_PLUGIN_FILE defined as the path of the real library. In Hansa's own tree a Catch2 program;
+#   elsewhere the sources have a main() of their own.
+# Included by Hansa's own tree and by the installed package (hansaConfig.cmake), which sets HANSA_SDK_INCLUDE_DIR.
+if(NOT HANSA_SDK_INCLUDE_DIR)
+  set(HANSA_SDK_INCLUDE_DIR ${CMAKE_CURRENT_LIST_DIR}/../include CACHE INTERNAL "where hansa/plugin.h is")
+endif()
 set(HANSA_SDK_CMAKE_DIR ${CMAKE_CURRENT_LIST_DIR} CACHE INTERNAL "where HansaAddPlugin.cmake is")
 
 # A header's text and that of every hansa header it includes, without comments and white space: what its meaning hangs on.
@@ -47,9 +52,39 @@ function(hansa_find_kinds)
       string(SHA256 hash "${text}")
       string(SUBSTRING ${hash} 0 16 hash)
       set_property(GLOBAL APPEND PROPERTY HANSA_KINDS ${kind})
+      set_property(GLOBAL APPEND PROPERTY HANSA_KINDS_OF_${header} ${kind})
       set_property(GLOBAL PROPERTY HANSA_KIND_${kind} "kind.${kind}/${revision}=${hash}")
     endforeach()
   endforeach()
+endfunction()
+
+# The kinds whose headers these sources include, themselves or by headers of their own ("…").
+function(hansa_kinds_included out)
+  hansa_find_kinds()
+  set(found "")
+  set(left ${ARGN})
+  set(seen "")
+  while(left)
+    list(POP_FRONT left file)
+    cmake_path(ABSOLUTE_PATH file BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} NORMALIZE)
+    if(NOT EXISTS ${file} OR file IN_LIST seen)
+      continue()
+    endif()
+    list(APPEND seen ${file})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    cmake_path(GET file PARENT_PATH folder)
+    file(STRINGS ${file} lines REGEX "^#include")
+    foreach(line ${lines})
+      if(line MATCHES "<hansa/([a-z_]+\\.hpp)>")
+        get_property(kinds GLOBAL PROPERTY HANSA_KINDS_OF_${CMAKE_MATCH_1})
+        list(APPEND found ${kinds})
+      elseif(line MATCHES "\"([^\"]+)\"")
+        list(APPEND left ${folder}/${CMAKE_MATCH_1})
+      endif()
+    endforeach()
+  endwhile()
+  list(REMOVE_DUPLICATES found)
+  set(${out} "${found}" PARENT_SCOPE)
 endfunction()
 
 # The note's lines for some kinds (or ALL), as the inside of a C string literal.
@@ -77,13 +112,23 @@ function(hansa_note_definitions target)
   if(HANSA_LIBTORCH AND EXISTS ${HANSA_LIBTORCH}/lib/libtorch_cuda.so)
     set(cuda yes)
   endif()
-  target_compile_definitions(${target} PRIVATE HANSA_NOTE_CUDA="${cuda}" HANSA_NOTE_VERSION="${PROJECT_VERSION}")
+  target_compile_definitions(${target} PRIVATE HANSA_NOTE_CUDA="${cuda}" HANSA_NOTE_VERSION="${hansa_VERSION}")
 endfunction()
 
 function(hansa_add_plugin)
-  cmake_parse_arguments(ARG "NO_INSTALL" "NAME;OUTPUT_DIRECTORY" "KINDS;SOURCES;LIBS" ${ARGN})
-  if(NOT ARG_NAME OR NOT ARG_KINDS OR NOT ARG_SOURCES OR ARG_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "hansa_add_plugin(NAME name KINDS kind… SOURCES file… [LIBS target…])")
+  cmake_parse_arguments(ARG "NO_INSTALL" "NAME;OUTPUT_DIRECTORY;VERSION_SCRIPT" "KINDS;SOURCES;LIBS" ${ARGN})
+  if(NOT ARG_NAME OR NOT ARG_SOURCES OR ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "hansa_add_plugin(NAME name SOURCES file… [KINDS kind…] [LIBS target…])")
+  endif()
+  if(NOT ARG_KINDS)
+    hansa_kinds_included(ARG_KINDS ${ARG_SOURCES})
+    if(NOT ARG_KINDS)
+      message(FATAL_ERROR "hansa_add_plugin(NAME ${ARG_NAME} …): no source includes a kind's header (such as <hansa/aggregator.hpp>), "
+        "so KINDS has to say which interfaces it implements")
+    endif()
+  endif()
+  if(NOT ARG_VERSION_SCRIPT)
+    set(ARG_VERSION_SCRIPT ${HANSA_SDK_CMAKE_DIR}/plugin.map)
   endif()
   if(NOT ARG_OUTPUT_DIRECTORY)
     set(ARG_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/hansa/plugins)  # as in the install tree
@@ -103,9 +148,9 @@ function(hansa_add_plugin)
   hansa_note_definitions(plugin_${ARG_NAME})
   set_target_properties(plugin_${ARG_NAME} PROPERTIES PREFIX "" OUTPUT_NAME hansa_${ARG_NAME}
     LIBRARY_OUTPUT_DIRECTORY ${ARG_OUTPUT_DIRECTORY} CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
-    LINK_DEPENDS ${HANSA_SDK_CMAKE_DIR}/plugin.map)
+    LINK_DEPENDS ${ARG_VERSION_SCRIPT})
   target_link_libraries(plugin_${ARG_NAME} PRIVATE plugin_${ARG_NAME}_objects)
-  target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,--version-script=${HANSA_SDK_CMAKE_DIR}/plugin.map)
+  target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,--version-script=${ARG_VERSION_SCRIPT})
   if(NOT CMAKE_CXX_FLAGS MATCHES "fsanitize")  # the sanitisers' own symbols come from the program
     target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,-z,defs)
   endif()
@@ -122,7 +167,10 @@ endfunction()
 function(hansa_add_plugin_test)
   cmake_parse_arguments(ARG "" "NAME" "SOURCES;LIBS" ${ARGN})
   add_executable(test_plugin_${ARG_NAME} ${ARG_SOURCES})
-  target_link_libraries(test_plugin_${ARG_NAME} PRIVATE hansa_test_main plugin_${ARG_NAME}_objects ${ARG_LIBS})
+  target_link_libraries(test_plugin_${ARG_NAME} PRIVATE plugin_${ARG_NAME}_objects ${ARG_LIBS})
+  if(TARGET hansa_test_main)
+    target_link_libraries(test_plugin_${ARG_NAME} PRIVATE hansa_test_main)
+  endif()
   if(TARGET hansa_warnings)
     target_link_libraries(test_plugin_${ARG_NAME} PRIVATE hansa_warnings)
   endif()

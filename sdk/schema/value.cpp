@@ -104,9 +104,10 @@ Value Value::table(std::vector<std::pair<std::string, Value>> entries) {
   for (auto& [key, value] : entries) v.set(std::move(key), std::move(value));
   return v;
 }
-Value Value::component(std::string name, std::vector<std::pair<std::string, Value>> entries) {
+Value Value::component(std::string name, std::vector<std::pair<std::string, Value>> entries, std::uint64_t traits) {
   auto v = table(std::move(entries));
   v.node_->raw.type = HANSA_COMPONENT;
+  v.node_->raw.integer = static_cast<std::int64_t>(traits);
   v.node_->text = std::move(name);
   v.relink();
   return v;

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include <ATen/ops/empty.h>
+#include <hansa/as_is.hpp>
 #include <hansa/plugin.hpp>
 
 namespace hansa::bf16 {
@@ -38,6 +39,7 @@ std::uint64_t traits(const Params& params) {
 }
 
 SizePlan Bf16::plan(const TensorSpec& in) const {
+  if (as_is::whole(in.dtype)) return as_is::plan(in);
   if (in.dtype != DType::f32)
     throw std::invalid_argument("bf16 takes f32 tensors; this one is " + std::string(name_of(in.dtype)));
   const auto bytes = static_cast<std::uint64_t>(in.elements()) * 2;
@@ -45,7 +47,8 @@ SizePlan Bf16::plan(const TensorSpec& in) const {
 }
 
 Encoded Bf16::encode(const at::Tensor& in, Seeds seeds) const {
-  if (in.scalar_type() != at::kFloat) throw std::invalid_argument("bf16 takes f32 tensors only");
+  if (as_is::whole(in.scalar_type())) return as_is::encode(in);
+  if (in.scalar_type() != at::kFloat) throw std::invalid_argument("bf16 takes f32 tensors and whole numbers only");
   const auto values = in.contiguous();
   const float* from = values.const_data_ptr<float>();
   auto part = at::empty(in.sizes(), at::TensorOptions().dtype(at::kBFloat16));
@@ -67,6 +70,7 @@ Encoded Bf16::encode(const at::Tensor& in, Seeds seeds) const {
 }
 
 at::Tensor Bf16::decode(const Encoded& encoded, const TensorSpec& out, std::uint64_t) const {
+  if (as_is::whole(out.dtype)) return as_is::decode(encoded, out);
   if (out.dtype != DType::f32) throw std::invalid_argument("bf16 gives f32 tensors only");
   if (encoded.parts.size() != 1 || !encoded.header.empty() || encoded.parts[0].scalar_type() != at::kBFloat16 ||
       encoded.parts[0].numel() != out.elements())

@@ -1,4 +1,5 @@
-// Compressor "bf16": the upper half of each fp32. Pure and Reentrant. Takes f32; std::invalid_argument for others.
+// Compressor "bf16": the upper half of each fp32. Pure and Reentrant. Takes f32; whole numbers (an earlier
+// stage's positions) pass as they are; std::invalid_argument for others.
 #pragma once
 #include <hansa/compressor.hpp>
 

@@ -71,7 +71,15 @@ TEST_CASE("finite values stay finite, others stay what they are") {
 
 TEST_CASE("bf16 refuses other dtypes and parts") {
   const Bf16 codec(Params{});
-  CHECK_THROWS_WITH(codec.plan({"t", DType::i8, {3}}), Catch::Contains("i8"));
-  CHECK_THROWS_AS(codec.encode(at::full({3}, 1, at::TensorOptions().dtype(at::kLong)), {}), std::invalid_argument);
+  CHECK_THROWS_WITH(codec.plan({"t", DType::f16, {3}}), Catch::Contains("f16"));
+  CHECK_THROWS_AS(codec.encode(at::full({3}, 1, at::TensorOptions().dtype(at::kHalf)), {}), std::invalid_argument);
   CHECK_THROWS_AS(codec.decode({{at::full({3}, 1.0)}, ""}, spec({3}), 0), std::invalid_argument);
+}
+
+TEST_CASE("bf16 passes whole numbers as they are: the positions of an earlier stage") {
+  for (auto type : {DType::i8, DType::u8, DType::i32, DType::i64}) {
+    CHECK_NOTHROW(testing::check_compressor(Bf16(Params{}), type));
+    const auto in = testing::normal_tensor(type, {7, 9}, 5);
+    CHECK(testing::same_bits(Bf16(Params{}).decode(Bf16(Params{}).encode(in, {}), {"t", type, {7, 9}}, 0), in));
+  }
 }

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include <ATen/ops/empty.h>
+#include <hansa/as_is.hpp>
 #include <hansa/plugin.hpp>
 
 namespace hansa::int8 {
@@ -64,6 +65,7 @@ std::uint64_t traits(const Params& params) {
 }
 
 SizePlan Int8::plan(const TensorSpec& in) const {
+  if (as_is::whole(in.dtype)) return as_is::plan(in);
   float_type(in.dtype);
   const auto blocks = (in.elements() + params_.block - 1) / params_.block;
   const auto bytes = static_cast<std::uint64_t>(in.elements() + 4 * blocks);
@@ -71,7 +73,8 @@ SizePlan Int8::plan(const TensorSpec& in) const {
 }
 
 Encoded Int8::encode(const at::Tensor& in, Seeds seeds) const {
-  if (!in.is_floating_point()) throw std::invalid_argument("int8 takes floating-point tensors only");
+  if (as_is::whole(in.scalar_type())) return as_is::encode(in);
+  if (!in.is_floating_point()) throw std::invalid_argument("int8 takes floating-point tensors and whole numbers only");
   const auto values = in.to(at::kFloat).contiguous();
   const float* from = values.const_data_ptr<float>();
   const auto count = values.numel(), blocks = (count + params_.block - 1) / params_.block;
@@ -94,6 +97,7 @@ Encoded Int8::encode(const at::Tensor& in, Seeds seeds) const {
 }
 
 at::Tensor Int8::decode(const Encoded& encoded, const TensorSpec& out, std::uint64_t) const {
+  if (as_is::whole(out.dtype)) return as_is::decode(encoded, out);
   const auto type = float_type(out.dtype);
   const auto count = out.elements(), blocks = (count + params_.block - 1) / params_.block;
   if (encoded.parts.size() != 2 || !encoded.header.empty())

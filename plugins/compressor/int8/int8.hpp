@@ -1,5 +1,6 @@
 // Compressor "int8": each block of elements as 8-bit integers and one fp32 scale, the block's largest magnitude over 127.
-// Pure and Reentrant. Floating-point tensors only; std::invalid_argument for others and for values that are not finite.
+// Whole numbers (an earlier stage's positions) pass as they are. Pure and Reentrant. std::invalid_argument for values that are
+// not finite.
 #pragma once
 #include <hansa/compressor.hpp>
 

@@ -97,6 +97,17 @@ TEST_CASE("int8 refuses what it cannot code or decode") {
   }
   in.mutable_data_ptr<float>()[8] = std::nanf("");
   CHECK_THROWS_WITH(codec.encode(in, {}), Catch::Contains("NaN or infinity"));
-  CHECK_THROWS_WITH(codec.encode(in.to(at::kInt), {}), Catch::Contains("floating-point"));
-  CHECK_THROWS_WITH(codec.plan({"t", DType::i32, {3}}), Catch::Contains("i32"));
+  CHECK_THROWS_WITH(codec.encode(in.to(at::kBool), {}), Catch::Contains("floating-point"));
+  CHECK_THROWS_WITH(codec.plan({"t", DType::f8e4m3, {3}}), Catch::Contains("f8e4m3"));
+}
+
+TEST_CASE("int8 passes whole numbers as they are: the positions of an earlier stage") {
+  for (auto type : {DType::i8, DType::u8, DType::i32, DType::i64}) {
+    CHECK_NOTHROW(testing::check_compressor(Int8(Params{}), type));
+    const auto in = testing::normal_tensor(type, {7, 9}, 5);
+    const auto encoded = Int8(Params{}).encode(in, {});
+    CHECK(testing::same_bits(Int8(Params{}).decode(encoded, {"t", type, {7, 9}}, 0), in));
+    CHECK_THROWS_WITH(Int8(Params{}).decode({{in.to(at::kFloat)}, ""}, {"t", type, {7, 9}}, 0),
+                      Catch::Contains("as one part"));
+  }
 }

@@ -44,7 +44,7 @@ typedef struct HansaText {
 typedef struct HansaValue {
   uint32_t struct_size;
   uint32_t type;                         /* enum HansaType */
-  int64_t integer;                       /* bool (0/1), int, bytes */
+  int64_t integer;                       /* bool (0/1), int, bytes; component: HANSA_TRAIT_… for these parameters */
   double real;                           /* real; duration in seconds */
   HansaText text;                        /* text, choice, path; component: its name */
   const struct HansaValue* const* items; /* list elements; table and component: values */

@@ -43,9 +43,10 @@ struct Seconds {
   double value = 0;
   auto operator<=>(const Seconds&) const = default;
 };
-struct ComponentChoice {  // an inner `{ use = "krum", … }`; Host::create makes the component
+struct ComponentChoice {  // an inner `{ use = "krum", … }`; Host::inner makes the component
   std::string name;
-  Value params;  // a component value with everything resolved
+  Value params;              // a component value with everything resolved
+  std::uint64_t traits = 0;  // HANSA_TRAIT_…, of the component with these parameters
 };
 
 class SchemaBase;
@@ -348,7 +349,7 @@ Value write(const T& from, const ParamRecord& record) {
   } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
     return Value::path(from.string());
   } else if constexpr (std::is_same_v<T, ComponentChoice>) {
-    auto value = Value::component(from.name);
+    auto value = Value::component(from.name, {}, from.traits);
     for (std::size_t i = 0; i < from.params.size(); ++i) value.set(from.params.key(i), from.params.at(i));
     return value;
   } else {
@@ -384,6 +385,7 @@ void read(const HansaValue& from, const ParamRecord& record, T& to) {
   } else if constexpr (std::is_same_v<T, ComponentChoice>) {
     to.name = std::string(text_of(from));
     to.params = Value::copy(from);
+    to.traits = static_cast<std::uint64_t>(from.integer);
   } else {
     to = schema_of<T>(record).read(from);
   }

@@ -32,8 +32,10 @@ class Value {
   static Value path(std::string);
   static Value list(std::vector<Value> = {});
   static Value table(std::vector<std::pair<std::string, Value>> = {});
-  static Value component(std::string name, std::vector<std::pair<std::string, Value>> = {});  // parameters beside `use`
-  static Value copy(const HansaValue&);                                                       // deep
+  // Parameters beside `use`; traits: the component's own, for these parameters.
+  static Value component(std::string name, std::vector<std::pair<std::string, Value>> entries = {},
+                         std::uint64_t traits = 0);
+  static Value copy(const HansaValue&);  // deep
 
   HansaType type() const;
   const HansaValue& raw() const;
