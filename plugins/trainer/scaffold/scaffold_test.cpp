@@ -14,6 +14,8 @@
 #include <hansa/layouts.hpp>
 #include <hansa/testing/bare_model.hpp>
 
+#include "../real_parts.hpp"
+
 #include "base/error.hpp"
 #include "test.hpp"
 
@@ -79,7 +81,7 @@ class Memory : public StateWriter, public StateReader {
   std::map<std::string, std::string> texts;
 };
 
-enum class Outcome { Applied, Discarded };
+enum class Ending { Applied, Discarded };
 const std::vector<Role> kAllShared{Role::Shared, Role::Shared};
 
 // The host's part: the plain mean of the deltas, c moved by (1/N) times the sum over those who took part, and state that
@@ -113,7 +115,7 @@ class Federation {
     apply(moved);
   }
   void play(const std::vector<std::size_t>& cohort, std::vector<Role> roles = kAllShared,
-            Outcome outcome = Outcome::Applied) {
+            Ending outcome = Ending::Applied) {
     auto moved = zeros(), control = zeros();
     std::map<std::size_t, Memory> pending;
     ++round_;
@@ -135,7 +137,7 @@ class Federation {
       for (std::size_t i = 0; i < out.size(); ++i) control[i].add_(out[i].div(static_cast<double>(bowls_.size())));
       trainer.save(pending[node]);
     }
-    if (outcome == Outcome::Discarded) return;
+    if (outcome == Ending::Discarded) return;
     apply(moved);
     for (std::size_t i = 0; i < common.size(); ++i) common[i].second.add_(control[i]);
     for (auto& [node, state] : pending) states_[node] = std::move(state);
@@ -267,7 +269,7 @@ TEST_CASE("a discarded round leaves every control variate as it was") {
   for (int round = 0; round < 10; ++round) {
     with.play({0, 1});
     without.play({0, 1});
-    if (round % 3 == 1) with.play({0, 1}, kAllShared, Outcome::Discarded);
+    if (round % 3 == 1) with.play({0, 1}, kAllShared, Ending::Discarded);
   }
   CHECK(at::equal(with.weights[0], without.weights[0]));
   CHECK(at::equal(with.common[0].second, without.common[0].second));
@@ -348,4 +350,58 @@ TEST_CASE("a silo that trains alone does what plain training does") {
   train::run(kSgd, host, other, without, data, context);
   CHECK(at::equal(with.parameters[0], without.parameters[0]));
   CHECK(trainer.outgoing(kControl).empty());
+}
+
+TEST_CASE("a real model with a real adapter: two unlike silos learn, and c is the mean of their control variates") {
+  const Params params{.steps = 10, .learning_rate = 0.01};
+  trainer_tests::RealParts one("lora"), two("lora");
+  testing::QuietHost host;
+  Scaffold first(params, host), second(params, host);
+  const std::array nodes{std::tuple{&one, &first, 1}, std::tuple{&two, &second, 5}};
+  const auto& layout = one.layout;
+  const std::size_t count = layout.tensors.size();
+  std::vector<at::Tensor> weights;
+  NamedTensors common;
+  for (std::size_t i = 0; i < count; ++i) {
+    weights.push_back(one.created[i].clone());
+    common.emplace_back(layout.tensors[i].name, at::zeros(layout.tensors[i].shape));
+  }
+  std::vector<double> losses;
+  for (Round round = 1; round <= 8; ++round) {
+    std::vector<at::Tensor> next(count), control(count);
+    double loss = 0;
+    for (auto [parts, trainer, step] : nodes) {
+      {
+        at::NoGradGuard no_grad;
+        for (Index i = 0; i < count; ++i) parts->adapter->parameter(i).copy_(weights[i]);
+      }
+      TrainContext context;
+      context.seed = round;
+      context.exchange.roles.assign(count, Role::Shared);
+      context.exchange.up = {{std::string(kAdapterChannel), layout}, trainer->up(layout)[0]};
+      trainer->receive(*parts->model, *parts->adapter, {"control", round, true, common});
+      trainer_tests::Counting data(step);
+      data.shuffle(round);
+      loss += trainer->train(*parts->model, *parts->adapter, data, context).metrics[0].second / 2;
+      const auto out = trainer->outgoing("control");
+      trainer->sent("control", out);
+      for (Index i = 0; i < count; ++i) {
+        const auto half = parts->adapter->parameter(i).detach().div(2);
+        next[i] = next[i].defined() ? next[i] + half : half;
+        control[i] = control[i].defined() ? control[i] + out[i] / 2 : out[i] / 2;
+      }
+    }
+    losses.push_back(loss);
+    weights = next;
+    for (std::size_t i = 0; i < count; ++i) common[i].second.add_(control[i]);
+    Memory a, b;
+    first.save(a);
+    second.save(b);
+    for (const auto& [name, c] : common) {
+      const auto mean = (a.tensor("control." + name) + b.tensor("control." + name)) / 2;
+      REQUIRE((mean - c).abs().max().item<double>() < 1e-6);
+    }
+  }
+  INFO("first " << losses.front() << ", last " << losses.back());
+  CHECK(losses.back() < losses.front() - 0.5);
 }
