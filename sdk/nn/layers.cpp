@@ -30,11 +30,25 @@ std::optional<at::Tensor> optional(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
+// What the fixed pairs add to a linear layer, in fp32: in a half type they would be lost in the base's own rounding.
+at::Tensor add_fixed(const Place& place, const at::Tensor& x, const at::Tensor& y) {
+  const auto wide = x.to(at::kFloat);
+  auto sum = y.to(at::kFloat);
+  for (const auto& side : place.fixed) {
+    const auto inner = at::linear(wide, side.A.to(at::kFloat));
+    sum = sum + at::linear(inner, side.B.to(at::kFloat) * side.scale);
+  }
+  return sum.to(y.scalar_type());
+}
+
 }  // namespace
 
 at::Tensor linear(const Place& place, const at::Tensor& x, Dropout& dropout) {
-  if (const auto* pair = std::get_if<LowRank>(&place.injected))
-    return low_rank_linear(x, dropout.apply(x, pair->dropout), place.weight, place.bias, pair->A, pair->B, pair->scale);
+  if (const auto* pair = std::get_if<LowRank>(&place.injected)) {
+    auto y =
+        low_rank_linear(x, dropout.apply(x, pair->dropout), place.weight, place.bias, pair->A, pair->B, pair->scale);
+    return place.fixed.empty() ? y : add_fixed(place, x, y);
+  }
   auto [weight, bias] = parameters(place, x.scalar_type());
   return at::linear(x, weight, optional(bias));
 }
@@ -67,12 +81,19 @@ at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tens
     rows = rows.index_select(0, counted);
     flat = flat.index_select(0, counted);
   }
+  if (!head.fixed.empty()) rows = rows.to(at::kFloat);  // and with them the whole head
   auto weight = parameters(head, rows.scalar_type()).first;
   if (const auto* pair = std::get_if<LowRank>(&head.injected)) {
-    // [h | s·hAᵀ] [W | B]ᵀ: the pair rides in one product, so that the chunks stay as they are.
-    auto inner = at::linear(dropout.apply(rows, pair->dropout), (pair->A * pair->scale).to(rows.scalar_type()));
-    rows = at::cat({rows, inner}, 1);
-    weight = at::cat({weight, pair->B.to(rows.scalar_type())}, 1);
+    // [h | s·hAᵀ] [W | B]ᵀ: the pairs ride in one product, so that the chunks stay as they are.
+    std::vector<at::Tensor> left{rows}, right{weight.to(rows.scalar_type())};
+    auto ride = [&](const LowRank& one) {
+      left.push_back(at::linear(dropout.apply(rows, one.dropout), (one.A * one.scale).to(rows.scalar_type())));
+      right.push_back(one.B.to(rows.scalar_type()));
+    };
+    ride(*pair);
+    for (const auto& side : head.fixed) ride(side);
+    rows = at::cat(left, 1);
+    weight = at::cat(right, 1);
   }
   return chunked_cross_entropy(rows, weight, flat, default_chunk_rows(weight.size(0)));
 }

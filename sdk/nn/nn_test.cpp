@@ -227,8 +227,64 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
   refused({"fc", LowRank{normal({2, 5}, 1), normal({4, 2}, 2), 1, 0}}, "A is 2 x 5, it must be 2 x 6");
   refused({"fc", LowRank{normal({2, 6}, 1), normal({4, 3}, 2), 1, 0}}, "B is 4 x 3, it must be 4 x 2");
   refused({"fc", Replace{normal({4, 6}, 1), {}}}, "bias is missing");
-  std::vector<Injection> twice{good[0], good[0]};
-  CHECK_THROWS_WITH(places.inject(twice), Catch::Matchers::Contains("two injections"));
+  auto refused_after_good = [&](Injection second, const std::string& words) {
+    std::vector<Injection> both{good[0], std::move(second)};
+    CHECK_THROWS_WITH(places.inject(both), Catch::Matchers::Contains(words));
+    CHECK(places.at("fc").fixed.empty());
+  };
+  const auto A = normal({2, 6}, 1), B = normal({4, 2}, 2);
+  refused_after_good({"fc", LowRank{A, B.clone().requires_grad_(true)}}, "two injections into 'fc' train");
+  refused_after_good({"fc", LowRank{A, B, 1, 0.1}}, "takes no dropout");
+  refused_after_good({"fc", LowRank{A, normal({4, 3}, 2)}}, "B is 4 x 3");
+  refused_after_good({"fc", Replace{normal({4, 6}, 1), normal({4}, 2)}}, "only low-rank pairs may share a module");
+}
+
+TEST_CASE("fixed pairs beside a pair change the frozen weight, and gradients pass them by") {
+  auto places = one_linear(6, 4);
+  auto leaf = [](const at::Tensor& t) { return t.clone().requires_grad_(true); };
+  auto x = leaf(normal({3, 6}, 5)), A = leaf(normal({2, 6}, 6)), B = leaf(normal({4, 2}, 7));
+  auto plain_x = leaf(x.detach()), plain_A = leaf(A.detach()), plain_B = leaf(B.detach());
+  const LowRank first{normal({3, 6}, 8), normal({4, 3}, 9), 2, 0}, second{normal({5, 6}, 10), normal({4, 5}, 11), 1, 0};
+  std::vector<Injection> injections{{"fc", LowRank{A, B, 0.5, 0}}, {"fc", first}, {"fc", second}};
+  places.inject(injections);
+  Dropout off;
+  auto y = linear(places.at("fc"), x, off);
+  const auto& fc = places.at("fc");
+  auto frozen = fc.weight + 2 * at::mm(first.B, first.A) + at::mm(second.B, second.A);
+  auto plain = at::mm(plain_x, (frozen + 0.5 * at::mm(plain_B, plain_A)).t()) + fc.bias;
+  CHECK(at::allclose(y, plain, 1e-4, 1e-5));
+  CHECK(at::allclose(Places::folded(fc, fc.weight, fc.bias).first, frozen + 0.5 * at::mm(B, A).detach(), 1e-4, 1e-5));
+  auto pull = normal({3, 4}, 12);
+  (y * pull).sum().backward();
+  (plain * pull).sum().backward();
+  CHECK(at::allclose(x.grad(), plain_x.grad(), 1e-4, 1e-4));
+  CHECK(at::allclose(A.grad(), plain_A.grad(), 1e-4, 1e-5));
+  CHECK(at::allclose(B.grad(), plain_B.grad(), 1e-4, 1e-5));
+  std::vector<Injection> alone{injections[0]};
+  places.inject(alone);
+  CHECK(fc.fixed.empty());
+}
+
+TEST_CASE("fixed pairs keep what a bf16 base would round away, in linear layers and in the head") {
+  // Two columns that all but cancel: rounded to bf16 one by one, nothing is left of their difference.
+  const auto a = normal({1, 6}, 1), b = normal({4, 1}, 2), little = normal({4, 1}, 3) * 1e-3;
+  const LowRank fixed{at::cat({a, a}, 0), at::cat({b, little - b}, 1), 1, 0};
+  const LowRank trained{at::zeros({1, 6}), at::zeros({4, 1}), 1, 0};
+  Places places(
+      {Module{.name = "fc", .in = 6, .out = 4}, Module{.name = "head", .kind = Module::Kind::Head, .in = 6, .out = 4}});
+  std::vector<Injection> injections{{"fc", trained}, {"fc", fixed}, {"head", trained}, {"head", fixed}};
+  for (const auto* name : {"fc", "head"}) places.at(name).weight = at::zeros({4, 6}, at::kBFloat16);
+  places.inject(injections);
+  Dropout off;
+  const auto x = normal({3, 6}, 4).to(at::kBFloat16);
+  const auto want = at::mm(at::mm(x.to(at::kFloat), a.t()), little.t());
+  const auto got = linear(places.at("fc"), x, off);
+  CHECK(got.scalar_type() == at::kBFloat16);
+  CHECK(at::allclose(got.to(at::kFloat), want, 0.01, 1e-7));
+  const auto labels = at::zeros({3}, at::kLong);
+  const auto loss = head_loss(places.at("head"), x, labels, off), plain = -at::log_softmax(want, 1).select(1, 0).sum();
+  CHECK(std::abs(loss.item<double>() - plain.item<double>()) < 1e-5);
+  CHECK(std::abs(plain.item<double>() - 3 * std::log(4.0)) > 1e-4);  // the difference is there to be seen
 }
 
 TEST_CASE("the joined low-rank form has the gradients of the plain form, with and without dropout") {

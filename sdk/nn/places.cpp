@@ -63,19 +63,38 @@ void check(const Module& module, const Replace& replace) {
     throw Error(fmt::format("injection into '{}': the module has no bias to replace", module.name));
 }
 
+// A second injection into a module.
+void check_further(const Injection& injection, const Injection& first) {
+  const auto* pair = std::get_if<LowRank>(&injection.what);
+  if (!pair || !std::holds_alternative<LowRank>(first.what))
+    throw Error(fmt::format("two injections into '{}': only low-rank pairs may share a module", injection.module));
+  if (pair->A.requires_grad() || pair->B.requires_grad())
+    throw Error(fmt::format("two injections into '{}' train: pairs after the first must be fixed", injection.module));
+  if (pair->dropout != 0)
+    throw Error(fmt::format("injection into '{}': a fixed pair takes no dropout", injection.module));
+}
+
 }  // namespace
 
 void Places::inject(std::span<const Injection> injections) {
   std::map<std::string_view, const Injection*> seen;
   for (const auto& injection : injections) {
     const Place& place = at(injection.module);
-    if (!seen.emplace(injection.module, &injection).second)
-      throw Error(fmt::format("two injections into '{}': a module takes one", injection.module));
     std::visit([&](const auto& what) { check(place.module, what); }, injection.what);
+    const auto [first, alone] = seen.emplace(injection.module, &injection);
+    if (!alone) check_further(injection, *first->second);
   }
-  for (auto& place : places_) place.injected = std::monostate{};
-  for (const auto& injection : injections)
-    std::visit([&](const auto& what) { at(injection.module).injected = what; }, injection.what);
+  for (auto& place : places_) {
+    place.injected = std::monostate{};
+    place.fixed.clear();
+  }
+  for (const auto& injection : injections) {
+    auto& place = at(injection.module);
+    if (const auto* pair = std::get_if<LowRank>(&injection.what); pair && place.injected.index() != 0)
+      place.fixed.push_back(*pair);
+    else
+      std::visit([&](const auto& what) { place.injected = what; }, injection.what);
+  }
 }
 
 std::pair<at::Tensor, at::Tensor> Places::folded(const Place& place, const at::Tensor& base_weight,
@@ -87,7 +106,9 @@ std::pair<at::Tensor, at::Tensor> Places::folded(const Place& place, const at::T
   }
   if (const auto* pair = std::get_if<LowRank>(&place.injected)) {
     auto change = at::mm(pair->B.detach().to(at::kFloat), pair->A.detach().to(at::kFloat));
-    return {base_weight + change * pair->scale, base_bias};
+    auto weight = base_weight + change * pair->scale;
+    for (const auto& side : place.fixed) weight.addmm_(side.B.to(at::kFloat), side.A.to(at::kFloat), 1, side.scale);
+    return {weight, base_bias};
   }
   return {base_weight, base_bias};
 }

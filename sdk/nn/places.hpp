@@ -16,6 +16,7 @@ struct Place {
   Module module;
   at::Tensor weight, bias;  // the base's, frozen, in the compute type; [out, in] whatever the checkpoint stores
   std::variant<std::monostate, LowRank, Replace> injected;
+  std::vector<LowRank> fixed;  // beside an injected pair: changes of the frozen weight, computed in fp32
 };
 
 class Places {

@@ -44,9 +44,10 @@ def gradients(model, ids, out, adapter):
     return _with_tokens("gradients", model, ids, out, ["--adapter", adapter])
 
 
-def export_adapter(model, out, kind="lora", **params):
-    """A fresh adapter with noise on every parameter, exported."""
-    _checked("export-adapter", "--model", model, "--kind", kind, "--params", json.dumps(params), "--out", out)
+def export_adapter(model, out, kind="lora", residual=None, **params):
+    """A fresh adapter with noise on every parameter, exported; residual: columns that a rule added, by ends of modules."""
+    _checked("export-adapter", "--model", model, "--kind", kind, "--params", json.dumps(params), "--out", out,
+             *(["--residual", json.dumps(residual)] if residual else []))
     return out
 
 

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include <hansa/adapter.hpp>
+#include <hansa/layouts.hpp>
 #include <hf/tensors.hpp>
 #include <nn/dropout.hpp>
 
@@ -103,7 +104,7 @@ class Tool {
     auto loss = model_->loss(shifted);
     loss.backward();
     std::vector<std::pair<std::string, at::Tensor>> found{{"loss", loss.detach().reshape({1})}};
-    const auto layout = adapter_->layout(modules());
+    const auto layout = adapter_->layout(modules(), 0);
     for (Index i = 0; i < layout.tensors.size(); ++i)
       found.emplace_back(layout.tensors[i].name, adapter_->parameter(i).grad());
     hf::save_tensors(options_.get("--out"), found);
@@ -116,15 +117,16 @@ class Tool {
     for (const auto& [key, value] : params.items()) given.emplace_back(key, value_of(value));
     auto adapter =
         hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
-    adapter->create(*model_, modules(), 3);
+    adapter->create(*model_, modules(), 0, 3);
     auto generator = nn::make_generator(4);
     {
       at::NoGradGuard no_grad;
-      for (Index i = 0; i < adapter->layout(modules()).tensors.size(); ++i) {
+      for (Index i = 0; i < adapter->layout(modules(), 0).tensors.size(); ++i) {
         auto parameter = adapter->parameter(i);
         parameter.add_(at::empty(parameter.sizes(), at::kFloat).normal_(0, 0.05, generator));
       }
     }
+    if (options_.has("--residual")) adapter->receive(*model_, residual(adapter->layout(modules(), 0), generator));
     adapter->export_to(*model_, modules(), directory_.string(), options_.get("--out"));
   }
   void merge() {
@@ -138,6 +140,24 @@ class Tool {
   }
 
  private:
+  // What a rule may add to frozen weights: --residual '{"v_proj": 3}' gives modules with that end three random columns.
+  Download residual(const Layout& layout, at::Generator& generator) const {
+    Download download{.channel = "residual", .epoch = 1, .anew = true};
+    const auto wanted = nlohmann::json::parse(options_.get("--residual"));
+    for (Index i = 0; i + 1 < layout.tensors.size(); i += 2) {
+      const std::string module(module_of(layout.tensors[i].name));
+      for (const auto& [end, columns] : wanted.items()) {
+        if (!module.ends_with(end)) continue;
+        const auto in = layout.tensors[i].shape[1], out = layout.tensors[i + 1].shape[0],
+                   n = columns.get<std::int64_t>();
+        download.tensors.emplace_back(module + ".residual_A",
+                                      at::empty({n, in}, at::kFloat).normal_(0, 0.1, generator));
+        download.tensors.emplace_back(module + ".residual_B",
+                                      at::empty({out, n}, at::kFloat).normal_(0, 0.1, generator));
+      }
+    }
+    return download;
+  }
   std::vector<Module> modules() const { return model_->modules(directory_); }
   static Value defaults(const HansaComponent& component) { return with_defaults(component, Value()); }
   void save_model() const {

@@ -51,6 +51,25 @@ def test_peft_loads_what_we_export_with_the_same_logits(shape, params, tmp_path)
     torch.testing.assert_close(ours, expected(loaded, ids), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("shape,residual", [
+    ("llama grouped heads", {"_proj": 3}), ("llama odd sizes", {"q_proj": 5, "layers.1.mlp.up_proj": 2}),
+    ("gpt2", {"attn.c_proj": 40, "h.1.mlp.c_fc": 1})])
+def test_peft_loads_an_export_with_residuals_whose_ranks_differ(shape, residual, tmp_path):
+    model, directory = saved(shape, tmp_path)
+    ids = some_ids(model)
+    plain = hansa_cli.logits(directory, ids, tmp_path / "out.safetensors",
+                             adapter=hansa_cli.export_adapter(directory, tmp_path / "plain", targets=["all-linear"], r=2))
+    adapter = hansa_cli.export_adapter(directory, tmp_path / "adapter", residual=residual, targets=["all-linear"], r=2)
+    ours = hansa_cli.logits(directory, ids, tmp_path / "out.safetensors", adapter=adapter)
+    assert (ours - plain).abs().max() > 1e-2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(missing|unexpected|keys).*")  # PEFT only warns
+        loaded = PeftModel.from_pretrained(model, adapter).eval()
+    ranks = {len(p) for name, p in loaded.named_parameters() if "lora_A" in name}
+    assert len(ranks) == len(set(residual.values())) + (residual != {"_proj": 3})
+    torch.testing.assert_close(ours, expected(loaded, ids), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("shape,target_modules", [
     ("llama grouped heads", "all-linear"), ("llama biases", ["k_proj", "up_proj"]), ("gpt2", ["attn.c_proj", "c_fc"])])
 def test_we_load_what_peft_saves_with_the_same_logits(shape, target_modules, tmp_path):

@@ -25,9 +25,14 @@ at::Tensor stored_form(const Module& module, const at::Tensor& weight) {
   return module.stored_transposed ? weight.t().contiguous() : weight;
 }
 
+void refuse_rank(double rank) {
+  if (rank != 0) throw Error(fmt::format("adapter full: a node asks for rank {:g}, but whole weights have none", rank));
+}
+
 }  // namespace
 
-Layout Full::layout(std::span<const Module> modules) const {
+Layout Full::layout(std::span<const Module> modules, double rank) const {
+  refuse_rank(rank);
   Layout layout;
   auto add = [&](std::string name, std::vector<std::int64_t> shape) {
     layout.groups.push_back({.members = {static_cast<Index>(layout.tensors.size())}});
@@ -48,7 +53,8 @@ void Full::take(const Module& module, at::Tensor weight, at::Tensor bias) {
   if (module.bias) tensors_.push_back(bias.detach().clone().requires_grad_(true));
 }
 
-void Full::create(const Model& model, std::span<const Module> modules, std::uint64_t) {
+void Full::create(const Model& model, std::span<const Module> modules, double rank, std::uint64_t) {
+  refuse_rank(rank);
   modules_.clear();
   tensors_.clear();
   for (const auto& module : modules) {

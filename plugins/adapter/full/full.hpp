@@ -6,8 +6,8 @@ namespace hansa::full {
 
 class Full final : public Stateless<Adapter> {
  public:
-  Layout layout(std::span<const Module>) const override;
-  void create(const Model&, std::span<const Module>, std::uint64_t seed) override;
+  Layout layout(std::span<const Module>, double rank) const override;
+  void create(const Model&, std::span<const Module>, double rank, std::uint64_t seed) override;
   at::Tensor parameter(Index) override;
   std::vector<Injection> injections() override;
   // A Transformers checkpoint: config.json and tokenizer files of the base (a directory), and all weights in fp32.

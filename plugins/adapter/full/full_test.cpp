@@ -38,9 +38,9 @@ class Base : public testing::BareModel {
 TEST_CASE("full trains copies of all parameters of the base") {
   Base base;
   full::Full adapter;
-  CHECK(adapter.layout(some_modules()).tensors.size() == 4);
-  CHECK(adapter.layout(some_modules()).tensors[1].shape == std::vector<std::int64_t>{3, 2});
-  adapter.create(base, some_modules(), 1);
+  CHECK(adapter.layout(some_modules(), 0).tensors.size() == 4);
+  CHECK(adapter.layout(some_modules(), 0).tensors[1].shape == std::vector<std::int64_t>{3, 2});
+  adapter.create(base, some_modules(), 0, 1);
   {
     at::NoGradGuard no_grad;
     adapter.parameter(1).add_(1);
@@ -48,6 +48,11 @@ TEST_CASE("full trains copies of all parameters of the base") {
   CHECK(base.fc.equal(at::arange(6, at::kFloat).view({3, 2})));
   CHECK(std::get<Replace>(adapter.injections()[1].what).weight.is_same(adapter.parameter(1)));
   CHECK(std::get<Replace>(adapter.injections()[1].what).bias.defined());
+}
+
+TEST_CASE("whole weights have no rank") {
+  CHECK_THROWS_WITH(full::Full().layout(some_modules(), 4), Contains("rank 4"));
+  CHECK_THROWS_WITH(full::Full().create(Base(), some_modules(), 4, 1), Contains("rank 4"));
 }
 
 TEST_CASE("a full export is a checkpoint with the base's config and tokenizer, and is imported with the same bits") {
@@ -58,7 +63,7 @@ TEST_CASE("a full export is a checkpoint with the base's config and tokenizer, a
   write_file_atomically(base / "tokenizer.json", "{}", Durability::Process);
   full::Full adapter, read;
   CHECK_THROWS_WITH(adapter.export_to(Base(), some_modules(), base.string(), out), Contains("before it is created"));
-  adapter.create(Base(), some_modules(), 1);
+  adapter.create(Base(), some_modules(), 0, 1);
   CHECK_THROWS_WITH(adapter.export_to(Base(), some_modules(), "nowhere", out), Contains("config.json is not there"));
   adapter.export_to(Base(), some_modules(), base.string(), out);
   CHECK(nlohmann::json::parse(read_file(out / "config.json")).at("torch_dtype") == "float32");

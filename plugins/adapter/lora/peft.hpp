@@ -12,11 +12,11 @@
 namespace hansa::lora {
 
 struct Pair {
-  at::Tensor A, B;  // fp32
+  at::Tensor A, B;   // fp32; the rank is A's first extent
+  double alpha = 0;  // numerator of the scale
 };
 struct Saved {
-  std::int64_t rank = 0;
-  double alpha = 0, dropout = 0;
+  double dropout = 0;
   bool rank_stabilised = false;       // rsLoRA: scale alpha / sqrt(rank)
   std::map<std::string, Pair> pairs;  // by module name
 };

@@ -29,6 +29,8 @@ struct LowRank {
 struct Replace {
   at::Tensor weight, bias;
 };  // full-parameter training; bias undefined where the module has none
+// A module takes one Replace, or LowRank pairs: the first is the one that trains, in the compute type; further ones are fixed
+// (no gradient, no dropout) and stand for a change of the frozen weight, so they are computed in fp32 whatever the base has.
 struct Injection {
   std::string module;
   std::variant<LowRank, Replace> what;

@@ -48,7 +48,7 @@ struct Size {
 class FlatTensors final : public Stateless<Adapter> {
  public:
   explicit FlatTensors(Size size) : size_(size) {}
-  Layout layout(std::span<const Module>) const override {
+  Layout layout(std::span<const Module>, double) const override {
     Layout layout;
     for (std::int64_t i = 0; i < size_.tensors; ++i) {
       layout.tensors.push_back({"tensor." + std::to_string(i), DType::f32, {size_.elements}});
@@ -56,7 +56,7 @@ class FlatTensors final : public Stateless<Adapter> {
     }
     return layout;
   }
-  void create(const Model&, std::span<const Module>, std::uint64_t) override {
+  void create(const Model&, std::span<const Module>, double, std::uint64_t) override {
     parameters_.clear();
     for (std::int64_t i = 0; i < size_.tensors; ++i) parameters_.push_back(at::zeros({size_.elements}, at::kFloat));
   }

@@ -14,7 +14,7 @@ namespace {
 
 class IntegerAdapter final : public Stateless<Adapter> {
  public:
-  Layout layout(std::span<const Module> modules) const override {
+  Layout layout(std::span<const Module> modules, double) const override {
     Layout layout;
     for (const auto& module : modules) {
       if (module.kind != Module::Kind::Linear) continue;
@@ -24,7 +24,7 @@ class IntegerAdapter final : public Stateless<Adapter> {
     }
     return layout;
   }
-  void create(const Model&, std::span<const Module>, std::uint64_t) override { never(); }
+  void create(const Model&, std::span<const Module>, double, std::uint64_t) override { never(); }
   at::Tensor parameter(Index) override { never(); }
   std::vector<Injection> injections() override { never(); }
   void export_to(const Model&, std::span<const Module>, const std::string&,
