@@ -8,6 +8,9 @@ target_compile_options(hansa_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-vir
   # GCC 12 reports impossible copies inside std::string (its bug 105651): shown, not fatal.
   "$<$<BOOL:${HANSA_WERROR}>:-Werror;-Wno-error=restrict>")
 
+# Code that waits for disk, people or other processes: compiled for a quick build.
+set(HANSA_COLD $<$<CONFIG:Release>:-O1>)
+
 function(hansa_add_library box)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(hansa_${box} STATIC ${ARG_SOURCES})
@@ -19,6 +22,7 @@ function(hansa_add_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(test_${name} ${ARG_SOURCES})
   target_link_libraries(test_${name} PRIVATE hansa_test_main ${ARG_LIBS} hansa_warnings)
+  target_compile_options(test_${name} PRIVATE ${HANSA_COLD})
   add_test(NAME ${name} COMMAND test_${name})
   set_tests_properties(${name} PROPERTIES LABELS unit)
 endfunction()

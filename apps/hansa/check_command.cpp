@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/quantity.hpp"
+#include "pipeline/exchange.hpp"
 #include "pipeline/rules.hpp"
 
 namespace hansa {
@@ -134,7 +135,18 @@ CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry&
   if (!readable) return checked;
   if (loaded.ok())
     reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
-  pipeline::check_rules(loaded, registry, checked.shape ? &checked.shape->trainable : nullptr);
+  std::optional<Exchange> exchange;
+  if (checked.shape) {
+    reporting(loaded, "aggregator.use", [&] {
+      const pipeline::Stages stages(loaded.spec, registry, {});
+      RoundPlan plan;
+      plan.round = 1;
+      exchange = pipeline::exchange_for(stages, checked.shape->trainable, plan, {});
+      if (pipeline::takes_ranks(loaded.spec)) pipeline::views_of(stages, checked.shape->layouts);
+    });
+  }
+  pipeline::check_rules(loaded, registry, checked.shape ? &checked.shape->trainable : nullptr,
+                        exchange ? &*exchange : nullptr);
   return checked;
 }
 

@@ -12,10 +12,10 @@ Coordination::Coordination(CoordinationSetup setup)
               {&log_, &setup_.stop, static_cast<std::uint64_t>(setup_.opened.spec.run.seed), {}}) {
   const auto& opened = setup_.opened;
   if (setup_.how == RunDirectory::Open::Create) describe_run(directory_, opened);
-  if (directory_.versions().empty()) setup_.write_initial(directory_.version(0));
+  if (directory_.versions().empty()) write_first_versions();
   coordinator::EngineSetup engine{opened.spec,
                                   stages_,
-                                  opened.shape.trainable,
+                                  opened.shape.layouts,
                                   directory_,
                                   digests_.base,
                                   digests_.tokenizer,
@@ -34,6 +34,31 @@ Coordination::Coordination(CoordinationSetup setup)
 }
 
 Coordination::~Coordination() = default;
+
+// That of the pipeline's own view last: while it is missing, a restart makes all of them again.
+void Coordination::write_first_versions() {
+  const auto views = pipeline::views_of(stages_, setup_.opened.shape.layouts);
+  for (auto view = views.rbegin(); view != views.rend(); ++view) {
+    NodeFacts node;
+    node.rank = view->rank;
+    const auto exchange = pipeline::exchange_for(stages_, view->trainable, first_plan(), node);
+    setup_.write_initial(directory_.version(0, view->name), view->rank, exchange.down);
+  }
+}
+
+RoundPlan first_plan() {
+  RoundPlan plan;
+  plan.round = 1;
+  return plan;
+}
+
+std::vector<Channel> down_channels(const OpenedPipeline& opened, double rank) {
+  NodeFacts node;
+  node.rank = rank;
+  const pipeline::Stages stages(opened.spec, *opened.registry,
+                                {nullptr, nullptr, static_cast<std::uint64_t>(opened.spec.run.seed), {}});
+  return pipeline::exchange_for(stages, opened.shape.layouts.at(rank), first_plan(), node).down;
+}
 
 coordinator::Result Coordination::run() {
   auto result = engine_->run(setup_.stop);

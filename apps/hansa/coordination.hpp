@@ -18,9 +18,10 @@ struct CoordinationSetup {
   std::filesystem::path run_dir;
   RunDirectory::Open how;
   const std::atomic<bool>& stop;
-  // Writes version 0 under the given name; called only where it is missing.
-  std::function<void(const std::filesystem::path&)> write_initial;
-  std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
+  // Writes version 0 at this rank under the given name; called only where it is missing.
+  std::function<void(const std::filesystem::path&, double rank, const std::vector<Channel>& down)> write_initial;
+  std::function<Metrics(const fold::Standing&, const std::vector<Channel>& down, const config::EvaluationSection::Set&)>
+      own_evaluation;
 };
 
 class Coordination {
@@ -33,6 +34,7 @@ class Coordination {
   coordinator::Result run();  // shows progress; ends with the bar finished
 
  private:
+  void write_first_versions();
   CoordinationSetup setup_;
   SteadyClock clock_;
   Log log_;
@@ -42,5 +44,9 @@ class Coordination {
   std::unique_ptr<ProgressBar> bar_;
   std::unique_ptr<coordinator::Engine> engine_;
 };
+
+RoundPlan first_plan();
+// What stands between rounds, for nodes of this rank: whose the channels of a version are.
+std::vector<Channel> down_channels(const OpenedPipeline&, double rank = 0);
 
 }  // namespace hansa

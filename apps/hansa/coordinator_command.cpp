@@ -16,9 +16,9 @@
 namespace hansa {
 namespace {
 
-void write_initial_in_child(const PipelineRequest& request, const std::filesystem::path& out) {
+void write_initial_in_child(const PipelineRequest& request, const std::filesystem::path& out, double rank) {
   std::vector<std::string> arguments{this_program().string(), "initial-version", request.file.string(), "--out",
-                                     out.string()};
+                                     out.string(), "--rank", fmt::format("{:g}", rank)};
   for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
   ChildProcess child(std::move(arguments), {});
@@ -36,19 +36,24 @@ int coordinator_command(const CoordinatorOptions& options) {
   // As in the nodes and in a simulation: sums depend on it, and idle threads of LibTorch's pool spin where nodes want to work.
   if (opened->spec.train.threads > 0) at::set_num_threads(static_cast<int>(opened->spec.train.threads));
   const Log log;
-  std::function<Metrics(const std::filesystem::path&, const config::EvaluationSection::Set&)> own_evaluation;
+  std::function<Metrics(const fold::Standing&, const std::vector<Channel>&, const config::EvaluationSection::Set&)>
+      own_evaluation;
   std::unique_ptr<node::Worker> worker;  // only where the coordinator has held-out text of its own
   if (!opened->spec.evaluation.sets.empty()) {
-    own_evaluation = [&](const std::filesystem::path& version, const config::EvaluationSection::Set& set) {
+    own_evaluation = [&](const fold::Standing& standing, const std::vector<Channel>& down,
+                         const config::EvaluationSection::Set& set) {
       if (!worker)
         worker = std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}});
-      worker->load(version);
+      worker->load(standing, down);
       return worker->evaluate(set.data);
     };
   }
   Coordination coordination({*opened, options.run_dir,
                              options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, stop,
-                             [&](const auto& out) { write_initial_in_child(options.pipeline, out); }, own_evaluation});
+                             [&](const auto& out, double rank, const auto&) {
+                               write_initial_in_child(options.pipeline, out, rank);
+                             },
+                             own_evaluation});
   wire::Server server(coordination.engine(),
                       {options.listen.empty() ? opened->spec.network.listen : options.listen,
                        options.insecure_plaintext ? wire::Exposure::PlaintextAnywhere : wire::Exposure::LocalOnly});
@@ -65,14 +70,14 @@ int coordinator_command(const CoordinatorOptions& options) {
   return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
 }
 
-int initial_version_command(const PipelineRequest& request, const std::filesystem::path& out) {
+int initial_version_command(const PipelineRequest& request, const std::filesystem::path& out, double rank) {
   int exit_code = 0;
   const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
-  worker.write_initial(out, Durability::Power);
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}}, rank);
+  worker.write_initial(out, down_channels(*opened, rank), Durability::Power);
   return 0;
 }
 

@@ -31,6 +31,7 @@ struct Commands {  // parsed options of every command; the one that was chosen i
   NodeOptions node;
   PipelineRequest initial, alone;
   std::filesystem::path initial_out, alone_out;
+  double initial_rank = 0;
   std::string alone_node;
   bool die_with_parent = false;
 };
@@ -76,6 +77,8 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
       ->required()
       ->check(CLI::ExistingPath);
   command->add_option("--heldout", node.heldout, "Text that is only measured")->check(CLI::ExistingPath);
+  command->add_option("--rank", node.rank, "Rank of this node's adapter, as in the run's [[node]]; 0: the pipeline's")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--model", node.model, "The base: a Hugging Face directory")
       ->required()
       ->check(CLI::ExistingDirectory);
@@ -119,6 +122,7 @@ int run(int argc, char** argv) {
   auto* initial = program.add_subcommand("initial-version", "Write version 0 of a pipeline's adapter")->group("");
   initial->add_option("config", all.initial.file)->required();
   initial->add_option("--out", all.initial_out)->required();
+  initial->add_option("--rank", all.initial_rank);
   add_pipeline_options(*initial, all.initial);
   auto* alone = program.add_subcommand("train-alone", "Train one silo's local-only baseline")->group("");
   alone->add_option("config", all.alone.file)->required();
@@ -158,7 +162,7 @@ int run(int argc, char** argv) {
   if (*node) return node_command(all.node);
   if (privacy.chosen()) return privacy.run(std::cout);
   if (models.chosen()) return models.run();
-  if (*initial) return initial_version_command(all.initial, all.initial_out);
+  if (*initial) return initial_version_command(all.initial, all.initial_out, all.initial_rank);
   return train_alone_command(all.alone, all.alone_node, all.alone_out);
 }
 

@@ -17,6 +17,7 @@
 #include <hansa/evaluator.hpp>
 
 #include "checkpoint/run_directory.hpp"
+#include "coordination.hpp"
 #include "generate.hpp"
 #include "model_session.hpp"
 #include "node/worker.hpp"
@@ -31,9 +32,9 @@ using Path = std::filesystem::path;
 }  // namespace
 
 struct ModelCommands::Options {
-  Path model, adapter, data, out, run, tokens, file;
+  Path model, adapter, data, out, run, tokens, file, state;
   std::vector<Path> plugin_path;
-  std::string prompt, compute = "f32", source;
+  std::string prompt, compute = "f32", source, node;
   GenerateOptions generate;
   bool json = false, merged = false, decode = false;
   CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr,
@@ -54,6 +55,7 @@ struct ModelCommands::Options {
   int run_generate() const;
   int run_eval() const;
   int run_export() const;
+  std::optional<node::Silo> node_silo(const OpenedPipeline&) const;
   int run_logits() const;
   int run_tokens() const;
   int run_layout() const;
@@ -82,6 +84,9 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
       program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
   exporting->add_option("--run", o.run, "A run directory")->required()->check(CLI::ExistingDirectory);
   exporting->add_option("--out", o.out, "A new directory")->required();
+  exporting->add_option("--node", o.node, "With what this node keeps for itself (a personal part)");
+  exporting->add_option("--state", o.state, "Where that node's state lies (default: in the run directory)")
+      ->check(CLI::ExistingDirectory);
   exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
   exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
@@ -183,13 +188,32 @@ int ModelCommands::Options::run_export() const {
   const Log log;
   node::Worker worker(opened->spec, *opened->registry,
                       {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
-  worker.load(directory.version(directory.versions().back()));
+  const auto silo = node_silo(*opened);
+  worker.load(coordinator::standing_of(directory, directory.versions().back()), down_channels(*opened),
+              silo ? &*silo : nullptr);
   if (merged)
     hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
   else
     worker.export_adapter(out);
   std::cout << fmt::format("{}\n", std::filesystem::absolute(out).string());
   return 0;
+}
+
+// The node whose personal part goes into the export. Its kept state lies in the run directory of `hansa run`, else on the
+// node's machine.
+std::optional<node::Silo> ModelCommands::Options::node_silo(const OpenedPipeline& opened) const {
+  if (node.empty()) return std::nullopt;
+  const auto& nodes = opened.spec.nodes;
+  const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& one) { return one.name == node; });
+  if (found == nodes.end()) throw Error(fmt::format("{} has no node '{}'", run.string(), node));
+  if (found->rank != 0)
+    throw Error(fmt::format("node '{}' trains at rank {:g}; exports are made at the pipeline's own rank", node, found->rank));
+  node::Silo silo{node, found->data, found->heldout, state.empty() ? run / "nodes" / node : state};
+  if (!std::filesystem::exists(silo.state / "state"))
+    throw Error(fmt::format("{} keeps nothing of node '{}': either nothing of it is personal, or its state lies elsewhere "
+                            "(--state DIR)",
+                            silo.state.string(), node));
+  return silo;
 }
 
 int ModelCommands::Options::run_logits() const {

@@ -21,6 +21,7 @@ namespace {
 wire::Hello hello_of(const NodeOptions& options, const StrategyRegistry& registry) {
   wire::Hello hello;
   hello.node = options.name;
+  hello.rank = options.rank;
   hello.build = build_text();
   // A folder without weights is a config to start from; then the config is the base.
   const bool weights = std::filesystem::exists(options.model / "model.safetensors") ||
@@ -63,7 +64,7 @@ int node_command(const NodeOptions& options) {
     spec = config::spec_from_canonical(canonical, registry);
     spec.model_host.path = options.model;
     services.run_seed = static_cast<std::uint64_t>(spec.run.seed);
-    return std::make_unique<node::Worker>(spec, registry, services);
+    return std::make_unique<node::Worker>(spec, registry, services, options.rank);
   };
   node::Loop loop({options.connect,
                    hello_of(options, registry),

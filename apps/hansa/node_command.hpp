@@ -9,6 +9,7 @@ namespace hansa {
 
 struct NodeOptions {
   std::string connect, name;
+  double rank = 0;  // of its adapter; 0: the pipeline's
   std::filesystem::path data, model, state;
   std::optional<std::filesystem::path> heldout;
   std::vector<std::filesystem::path> plugin_path;

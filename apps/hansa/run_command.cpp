@@ -35,14 +35,14 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
   Simulation simulation(opened, options.run_dir / "nodes", log, stop);
   const auto how = options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create;
   Coordination coordination({opened, options.run_dir, how, stop,
-                             [&](const auto& out) {
+                             [&](const auto& out, double rank, const auto& down) {
                                simulation.with_worker(
-                                   [&](node::Worker& w) { w.write_initial(out, Durability::Process); });
+                                   [&](node::Worker& w) { w.write_initial(out, down, Durability::Process); }, rank);
                              },
-                             [&](const auto& version, const auto& set) {
+                             [&](const auto& standing, const auto& down, const auto& set) {
                                Metrics metrics;
                                simulation.with_worker([&](node::Worker& w) {
-                                 w.load(version);
+                                 w.load(standing, down);
                                  metrics = w.evaluate(set.data);
                                });
                                return metrics;
@@ -126,6 +126,7 @@ class Federation {  // the processes of one run
                                        "--state",
                                        (options_.run_dir / "nodes" / node.name).string(),
                                        "--die-with-parent"};
+    if (node.rank > 0) arguments.insert(arguments.end(), {"--rank", fmt::format("{:g}", node.rank)});
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
     for (const auto& path : opened_.spec.plugin_path)
       arguments.insert(arguments.end(), {"--plugin-path", path.string()});

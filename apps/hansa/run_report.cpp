@@ -15,6 +15,7 @@
 
 #include "checkpoint/manifest.hpp"
 #include "config/quantity.hpp"
+#include "coordination.hpp"
 #include "coordinator/spend.hpp"
 #include "coordinator_command.hpp"
 #include "generate.hpp"
@@ -85,7 +86,8 @@ class Reporter {
 
   int run() {
     const auto directory = RunDirectory(run_dir_, RunDirectory::Open::Resume);
-    const auto final_version = directory.version(directory.versions().back());
+    final_ = coordinator::standing_of(directory, directory.versions().back());
+    down_ = down_channels(opened_);
     if (opened_.spec.report.local_only && !train_alone()) return kExitStopped;
 
     auto spec = opened_.spec;
@@ -93,10 +95,10 @@ class Reporter {
         std::max(1u, std::thread::hardware_concurrency());  // nothing here must be bit-equal to the nodes' work
     const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(spec.run.seed), {}};
     node::Worker worker(spec, *opened_.registry, services);
-    worker.load(final_version);
+    worker.load(final_, down_);
     worker.export_adapter(directory.adapter());
-    if (spec.evaluator.component && !outcome_.silos.empty() && !measure(worker, final_version)) return kExitStopped;
-    sample(worker, final_version);
+    if (spec.evaluator.component && !outcome_.silos.empty() && !measure(worker)) return kExitStopped;
+    sample(worker);
     read_totals(directory);
     write(directory);
     return 0;
@@ -148,7 +150,7 @@ class Reporter {
     return true;
   }
 
-  bool measure(node::Worker& worker, const std::filesystem::path& final_version) {
+  bool measure(node::Worker& worker) {
     outcome_.models = {"base"};
     if (opened_.spec.report.local_only) {
       for (const auto& node : opened_.spec.nodes) outcome_.models.push_back("local-" + node.name);
@@ -158,7 +160,10 @@ class Reporter {
                     output_of(STDERR_FILENO));
     std::uint64_t done = 0;
     for (const auto& model : outcome_.models) {
-      if (model != "base") worker.load(model == "federated" ? final_version : alone_of(model.substr(6)));
+      if (model == "federated")
+        worker.load(final_, down_);
+      else if (model != "base")
+        worker.load_saved(alone_of(model.substr(6)));
       for (const auto& silo : outcome_.silos) {
         if (stop_) return false;
         const auto sums = model == "base" ? worker.evaluate_base(silo.data) : worker.evaluate(silo.data);
@@ -170,7 +175,7 @@ class Reporter {
     return true;
   }
 
-  void sample(node::Worker& worker, const std::filesystem::path& final_version) {
+  void sample(node::Worker& worker) {
     const auto& report = opened_.spec.report;
     if (report.sample_prompt.empty() || !worker.tokenizer()) return;
     GenerateOptions options;
@@ -180,7 +185,7 @@ class Reporter {
     worker.enable_adapter(false);
     outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
     worker.enable_adapter(true);
-    worker.load(final_version);
+    worker.load(final_, down_);
     outcome_.sample_after = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
   }
 
@@ -327,6 +332,8 @@ class Reporter {
   const std::atomic<bool>& stop_;
   SteadyClock clock_;
   Log log_;
+  fold::Standing final_;
+  std::vector<Channel> down_;
   Outcome outcome_;
 };
 
@@ -349,8 +356,8 @@ int train_alone_command(const PipelineRequest& request, const std::string& name,
                       {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
   auto initial = out;
   initial += ".initial";
-  worker.write_initial(initial, Durability::Process);
-  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, initial,
+  worker.save(initial, Durability::Process);
+  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, {{initial}, {}}, {},
                      static_cast<Round>(opened->spec.run.rounds));
   std::filesystem::remove(initial);
   worker.save(out, Durability::Process);

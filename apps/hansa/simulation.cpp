@@ -44,9 +44,9 @@ std::exception_ptr Simulation::failure() {
 
 void Simulation::loop(std::stop_token token) {
   const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(opened_.spec.run.seed), {}};
-  std::unique_ptr<node::Worker> worker;
+  std::map<double, std::unique_ptr<node::Worker>> workers;  // by rank
   for (;;) {
-    std::function<void(node::Worker&)> job;
+    Job job;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, token, [this] { return !jobs_.empty(); });
@@ -55,8 +55,9 @@ void Simulation::loop(std::stop_token token) {
       jobs_.pop_front();
     }
     try {
-      if (!worker) worker = std::make_unique<node::Worker>(opened_.spec, *opened_.registry, services);
-      job(*worker);
+      auto& worker = workers[job.rank];
+      if (!worker) worker = std::make_unique<node::Worker>(opened_.spec, *opened_.registry, services, job.rank);
+      job.work(*worker);
     } catch (const std::exception& failed) {
       log_.error(failed.what());
       const std::lock_guard lock(mutex_);
@@ -66,18 +67,18 @@ void Simulation::loop(std::stop_token token) {
   }
 }
 
-void Simulation::post(std::function<void(node::Worker&)> job) {
+void Simulation::post(double rank, std::function<void(node::Worker&)> work) {
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back(std::move(job));
+    jobs_.push_back({rank, std::move(work)});
   }
   changed_.notify_one();
 }
 
-void Simulation::with_worker(const std::function<void(node::Worker&)>& job) {
+void Simulation::with_worker(const std::function<void(node::Worker&)>& job, double rank) {
   auto done = std::make_shared<std::promise<void>>();
   auto finished = done->get_future();
-  post([&job, done](node::Worker& worker) {
+  post(rank, [&job, done](node::Worker& worker) {
     try {
       job(worker);
       done->set_value();
@@ -101,6 +102,8 @@ void Simulation::connect(coordinator::Engine& engine, const RunDirectory& direct
   for (const auto& spec : opened_.spec.nodes) {
     auto node = std::make_unique<VirtualNode>();
     node->silo = {spec.name, spec.data, spec.heldout, state_ / spec.name};
+    node->rank = spec.rank;
+    hello.rank = spec.rank;
     node->holds = kNothing;
     hello.node = spec.name;
     auto joined = engine.join(hello, {"simulation", {}, nullptr});
@@ -125,14 +128,14 @@ void Simulation::ask(VirtualNode& node) {
   node.session->next_work(node.holds, [this, &node](wire::Answer<wire::WorkOffer> answer) {
     // A fault ends this node's part: the run is over, or stopped.
     if (auto* offer = std::get_if<wire::WorkOffer>(&answer)) {
-      post([this, &node, work = std::move(*offer)](node::Worker& worker) { serve(node, work, worker); });
+      post(node.rank, [this, &node, work = std::move(*offer)](node::Worker& worker) { serve(node, work, worker); });
     }
   });
 }
 
 // A reply may come while the engine holds its mutex: the next question waits for the worker's thread.
 void Simulation::ask_later(VirtualNode& node) {
-  post([this, &node](node::Worker&) { ask(node); });
+  post(node.rank, [this, &node](node::Worker&) { ask(node); });
 }
 
 void Simulation::serve(VirtualNode& node, const wire::WorkOffer& offer, node::Worker& worker) {
@@ -141,18 +144,18 @@ void Simulation::serve(VirtualNode& node, const wire::WorkOffer& offer, node::Wo
   for (const auto& source : offer.sources)
     source->read(0, source->size());  // counted as a download; the file lies here already
   node.holds = offer.info.base_epoch;
-  const auto version = directory_->version(offer.info.base_epoch);
+  const auto standing = coordinator::standing_of(*directory_, offer.info.base_epoch, offer.info.view);
+  const auto order = pipeline::work_order_from_json(offer.info.exchange);
   if (offer.info.task == wire::Task::Train) {
-    const auto order = pipeline::work_order_from_json(offer.info.exchange);
     try {
-      deliver(node, offer, worker.train(node.silo, version, order, offer.info.token));
+      deliver(node, offer, worker.train(node.silo, standing, order, offer.info.token));
     } catch (const std::exception&) {
       if (stop_) return;  // interrupted half-way: nothing was sent
       throw;
     }
   } else {
     wire::Report report;
-    worker.load(version);
+    worker.load(standing, order.exchange.down, &node.silo);
     for (const auto& [name, value] : worker.evaluate(*node.silo.heldout)) report.metrics.push_back({name, value});
     offer.upload->commit({}, report, [this, &node](wire::Answer<wire::Receipt>) { ask_later(node); });
   }

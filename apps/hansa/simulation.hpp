@@ -1,5 +1,5 @@
 // All nodes of a run in one process: the same engine, the same codecs, spools and checks as between processes, with calls
-// where the wire would be. One worker serves the nodes in turn, on a thread of its own, because LibTorch counts threads per
+// where the wire would be. One worker (per rank of adapters) serves the nodes in turn, on a thread of its own, because LibTorch counts threads per
 // thread and the engine's thread folds meanwhile.
 #pragma once
 #include <condition_variable>
@@ -25,7 +25,7 @@ class Simulation {
   ~Simulation();
 
   // Runs on the worker's thread and waits for it; rethrows what it throws.
-  void with_worker(const std::function<void(node::Worker&)>& job);
+  void with_worker(const std::function<void(node::Worker&)>& job, double rank = 0);
   void connect(coordinator::Engine&, const RunDirectory&, const Digests&);  // all nodes join and ask for work
   void finish();                                                            // ends the worker, whatever is still queued
   void disconnect();                                                        // before the engine goes
@@ -35,10 +35,15 @@ class Simulation {
   struct VirtualNode {
     node::Silo silo;
     std::unique_ptr<wire::NodeSession> session;
+    double rank = 0;
     std::uint64_t holds = 0;
   };
   void loop(std::stop_token);
-  void post(std::function<void(node::Worker&)> job);
+  struct Job {
+    double rank = 0;
+    std::function<void(node::Worker&)> work;
+  };
+  void post(double rank, std::function<void(node::Worker&)> work);
   void ask(VirtualNode&);
   void ask_later(VirtualNode&);
   void serve(VirtualNode&, const wire::WorkOffer&, node::Worker&);
@@ -52,7 +57,7 @@ class Simulation {
   std::vector<std::unique_ptr<VirtualNode>> nodes_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::deque<std::function<void(node::Worker&)>> jobs_;
+  std::deque<Job> jobs_;
   std::exception_ptr failure_;
   std::jthread thread_;
 };

@@ -17,7 +17,13 @@ namespace hansa {
 namespace {
 
 constexpr std::string_view kPrefix = "epoch-";
+constexpr std::string_view kVersion = ".hansa", kServed = ".served", kPart = ".part", kLog = ".log",
+                           kSnapshot = ".snapshot", kState = ".state", kComponents = ".components";
 constexpr std::size_t kSecretBytes = 32;
+
+std::string of_view(std::string_view view, std::string_view extension) {
+  return view.empty() ? std::string(extension) : fmt::format(".{}{}", view, extension);
+}
 
 std::string file_name(Epoch epoch, std::string_view extension) {
   return fmt::format("{}{:06}{}", kPrefix, epoch, extension);
@@ -88,14 +94,24 @@ void RunDirectory::lock() {
   write_all_at(lock_.get(), 0, std::as_bytes(std::span(owner)), path);
 }
 
-std::filesystem::path RunDirectory::version(Epoch epoch) const {
-  return directory_ / "versions" / file_name(epoch, ".hansa");
+std::filesystem::path RunDirectory::version(Epoch epoch, std::string_view view) const {
+  return directory_ / "versions" / file_name(epoch, of_view(view, kVersion));
+}
+std::filesystem::path RunDirectory::served(Epoch epoch, std::string_view view) const {
+  return directory_ / "versions" / file_name(epoch, of_view(view, kServed));
+}
+std::filesystem::path RunDirectory::part(Epoch epoch, std::string_view view) const {
+  return directory_ / "versions" / file_name(epoch, of_view(view, kPart));
+}
+std::filesystem::path RunDirectory::log(Epoch epoch) const { return directory_ / "versions" / file_name(epoch, kLog); }
+std::filesystem::path RunDirectory::snapshot(Epoch epoch) const {
+  return directory_ / "versions" / file_name(epoch, kSnapshot);
 }
 std::filesystem::path RunDirectory::state(Epoch epoch) const {
-  return directory_ / "versions" / file_name(epoch, ".state");
+  return directory_ / "versions" / file_name(epoch, kState);
 }
 std::filesystem::path RunDirectory::components(Epoch epoch) const {
-  return directory_ / "versions" / file_name(epoch, ".components");
+  return directory_ / "versions" / file_name(epoch, kComponents);
 }
 
 std::vector<Epoch> RunDirectory::versions() const {
@@ -106,6 +122,38 @@ std::vector<Epoch> RunDirectory::versions() const {
   }
   std::sort(present.begin(), present.end());
   return present;
+}
+
+std::vector<Epoch> RunDirectory::logs() const {
+  std::vector<Epoch> present;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
+    const auto epoch = epoch_of(entry.path().filename().string());
+    if (epoch && entry.path() == log(*epoch)) present.push_back(*epoch);
+  }
+  std::sort(present.begin(), present.end());
+  return present;
+}
+
+std::optional<Epoch> RunDirectory::newest_snapshot() const {
+  std::optional<Epoch> newest;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
+    const auto epoch = epoch_of(entry.path().filename().string());
+    if (epoch && entry.path() == snapshot(*epoch) && (!newest || *newest < *epoch)) newest = epoch;
+  }
+  return newest;
+}
+
+void RunDirectory::drop_logs(Epoch up_to) const {
+  const auto newest = newest_snapshot();
+  std::error_code missing_is_fine;
+  std::vector<std::filesystem::path> going;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
+    const auto epoch = epoch_of(entry.path().filename().string());
+    if (!epoch) continue;
+    if (entry.path() == log(*epoch) && *epoch <= up_to) going.push_back(entry.path());
+    if (entry.path() == snapshot(*epoch) && newest && *epoch < *newest) going.push_back(entry.path());
+  }
+  for (const auto& path : going) std::filesystem::remove(path, missing_is_fine);
 }
 
 std::string RunDirectory::secret(std::string_view name) const {
@@ -131,9 +179,11 @@ void RunDirectory::keep_versions(Epoch newest, std::int64_t count) const {
   for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
     const auto epoch = epoch_of(entry.path().filename().string());
     if (!epoch) continue;
-    const bool whole =
-        entry.path() == version(*epoch) || entry.path() == state(*epoch) || entry.path() == components(*epoch);
-    if (!whole || *epoch < oldest || *epoch > newest) going.push_back(entry.path());
+    const auto extension = entry.path().extension().string();
+    const bool log_kind = extension == kLog || extension == kSnapshot;
+    const bool whole = log_kind || extension == kVersion || extension == kServed || extension == kPart ||
+                       extension == kState || extension == kComponents;
+    if (!whole || (*epoch < oldest && !log_kind) || *epoch > newest) going.push_back(entry.path());
   }
   std::error_code missing_is_fine;
   for (const auto& path : going) std::filesystem::remove(path, missing_is_fine);

@@ -9,6 +9,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,15 +39,23 @@ class RunDirectory {
   std::filesystem::path spool() const { return directory_ / "spool"; }
   std::filesystem::path adapter() const { return directory_ / "adapter"; }
   std::filesystem::path summary() const { return directory_ / "summary.json"; }
-  std::filesystem::path version(Epoch epoch) const;  // versions/epoch-000012.hansa
-  std::filesystem::path state(Epoch epoch) const;    // versions/epoch-000012.state: optimiser, privacy, selector, …
+  // Of one view of the run; "" is the pipeline's own.
+  std::filesystem::path version(Epoch epoch, std::string_view view = {}) const;  // versions/epoch-000012[.VIEW].hansa
+  std::filesystem::path served(Epoch epoch, std::string_view view = {}) const;   // ….served: encoded for the downlink
+  std::filesystem::path part(Epoch epoch, std::string_view view = {}) const;     // ….part: what moved
+  std::filesystem::path log(Epoch epoch) const;       // versions/epoch-000012.log: entries of the Log channels
+  std::filesystem::path snapshot(Epoch epoch) const;  // versions/epoch-000012.snapshot: all entries until then as one
+  std::filesystem::path state(Epoch epoch) const;     // versions/epoch-000012.state: optimiser, privacy, selector, …
   std::filesystem::path components(Epoch epoch) const;  // versions/epoch-000012.components: states of plugins
   std::vector<Epoch> versions() const;                  // complete ones present, ascending
 
   // 32 random bytes of this run under a name ("tokens", "sampling"): made at first use, the same after a restart.
   std::string secret(std::string_view name) const;
-  // Removes versions and states older than the newest `count` up to `newest`, those after `newest` (a fold that was never
-  // released), and leftovers of interrupted writes. `newest` and its `count - 1` predecessors stay.
+  std::vector<Epoch> logs() const;                // epochs with a log file, ascending
+  std::optional<Epoch> newest_snapshot() const;
+  void drop_logs(Epoch up_to) const;              // logs up to here, and snapshots before the newest
+  // Removes versions and what belongs to them older than the newest `count` up to `newest`, those after `newest` (a fold that was never
+  // released), and leftovers of interrupted writes. `newest` and its `count - 1` predecessors stay, and all logs up to it.
   void keep_versions(Epoch newest, std::int64_t count) const;
 
  private:

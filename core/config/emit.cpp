@@ -81,9 +81,14 @@ Value as_sections(const RunSpec& spec) {
   whole.set("adapter", section_of(spec.adapter));
   whole.set("trainer", section_of(spec.trainer));
   whole.set("data", section_of(spec.data));
-  auto codecs = Value::list();
-  for (const auto& codec : spec.codecs) codecs.push_back(section_of(codec));
-  whole.set("codec", std::move(codecs));
+  const auto stages = [](const std::vector<ComponentSpec>& chain) {
+    auto list = Value::list();
+    for (const auto& codec : chain) list.push_back(section_of(codec));
+    return list;
+  };
+  whole.set("codec", stages(spec.codecs));
+  if (!spec.downlink.empty()) whole.set("downlink", stages(spec.downlink));
+  if (spec.error_feedback) whole.set("error_feedback", s.error_feedback.write(*spec.error_feedback));
   if (!spec.privacy.kind.empty()) whole.set("privacy", section_of(spec.privacy, s.privacy.write(spec.privacy_host)));
   whole.set("aggregator", section_of(spec.aggregator, s.weights.write(spec.weights)));
   whole.set("server_optimizer", section_of(spec.server_optimizer));

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::array kSections{"run",     "model",      "adapter",          "trainer",    "data",         "codec",
-                               "privacy", "aggregator", "server_optimizer", "selector",   "round_policy", "evaluator",
+                               "downlink", "error_feedback", "privacy", "aggregator", "server_optimizer", "selector",   "round_policy", "evaluator",
                                "train",   "evaluation", "network",          "simulation", "report",       "node"};
 
 // "here:port" with a port that exists, or "unix:" and a path that fits a socket address.
@@ -38,22 +38,6 @@ std::string why_no_address(const std::string& text) {
              : fmt::format("has the port `{}`, but a port is a number from 0 to 65535", port);
 }
 
-struct ProblemSink {
-  const Reading& r;
-  const Node* table;
-  const Place& place;
-};
-
-void add_problem(void* context, const char* param, const char* message, const char* hint) {
-  const auto& sink = *static_cast<ProblemSink*>(context);
-  const std::string name = param ? param : "";
-  const auto* entry = sink.table && !name.empty() ? sink.table->find(name) : nullptr;
-  const auto key =
-      name.empty() ? fmt::format("[{}]", sink.place.prefix) : fmt::format("`{}.{}`", sink.place.prefix, name);
-  sink.r.error(entry ? entry->value.span : sink.place.header,
-               fmt::format("{}: {}", key, message ? message : "does not fit"), hint ? hint : "");
-}
-
 }  // namespace
 
 Resolver::Resolver(const Reading& reading, const Node& root, fs::path file) : r_(reading), root_(root) {
@@ -72,6 +56,8 @@ RunSpec Resolver::run() {
   spec_.network = own_section(sections_.network, "network");
   if (root_.find("simulation")) spec_.simulation = own_section(sections_.simulation, "simulation");
   spec_.report = own_section(sections_.report, "report");
+  if (root_.find("error_feedback"))
+    spec_.error_feedback = own_section(sections_.error_feedback, "error_feedback");
   if (r_.files == Files::Look) nodes();
   check_model();
   check_across();
@@ -186,7 +172,8 @@ void Resolver::components() {
   spec_.adapter = required_component("adapter", "adapter");
   spec_.trainer = required_component("trainer", "trainer");
   spec_.data = required_component("data_source", "data");
-  codecs();
+  spec_.codecs = codecs("codec");
+  spec_.downlink = codecs("downlink");
   if (const auto* entry = root_.find("privacy"); entry && entry->value.kind == Node::Kind::Table) {
     spec_.privacy = required_component("privacy", "privacy", host_keys(sections_.privacy.params()));
     spec_.privacy_host = host_section(sections_.privacy, "privacy", &entry->value, {"privacy", entry->key_span});
@@ -260,24 +247,13 @@ void Resolver::finish_component(ComponentSpec& spec, const Node* table, const Pl
     return std::count_if(r_.diagnostics.begin(), r_.diagnostics.end(),
                          [](const auto& d) { return d.severity == Severity::Error; });
   };
-  const auto& component = *spec.component;
   const auto before = count();
-  spec.params = read_params(r_, params_of(component), table, place);
-  if (count() == before && component.validate) {
-    ProblemSink sink{r_, table, place};
-    HansaProblems problems{sizeof(HansaProblems), &sink, add_problem};
-    if (component.validate(&component, &spec.params.raw(), &problems) != 0 && count() == before)
-      r_.error(place.header,
-               fmt::format("[{}]: `{}` refuses these parameters and does not say why", place.prefix, spec.use),
-               component.summary);
-  }
+  spec.params = read_params(r_, params_of(*spec.component), table, place);
   spec.traits.struct_size = sizeof(HansaTraits);
   spec.traits.groups = "";
-  if (count() == before && component.traits && component.traits(&component, &spec.params.raw(), &spec.traits) != 0)
-    r_.error(place.header,
-             fmt::format("[{}]: `{}` cannot tell its traits for these parameters", place.prefix, spec.use),
-             component.summary);
-  if (!spec.traits.groups) spec.traits.groups = "";
+  if (count() != before) return;
+  if (const auto traits = check_component(r_, {spec.use, spec.component, {}}, spec.params, table, place))
+    spec.traits = *traits;
 }
 
 // The most mature component that needs no parameter and has the trait; among equals, the first by name.
@@ -310,22 +286,26 @@ ComponentSpec Resolver::default_component(std::string_view kind, const std::stri
   return best;
 }
 
-void Resolver::codecs() {
-  const auto* entry = root_.find("codec");
-  if (!entry) return;
-  if (entry->value.kind != Node::Kind::List)
-    return r_.error(entry->key_span,
-                    fmt::format("`codec` is {}, but must be a list of stages", name_of(entry->value.kind)),
-                    "write [[codec]] in double brackets, once per stage, in the order of encoding");
+std::vector<ComponentSpec> Resolver::codecs(const std::string& name) {
+  std::vector<ComponentSpec> stages;
+  const auto* entry = root_.find(name);
+  if (!entry) return stages;
+  if (entry->value.kind != Node::Kind::List) {
+    r_.error(
+        entry->key_span, fmt::format("`{}` is {}, but must be a list of stages", name, name_of(entry->value.kind)),
+        fmt::format("write [[{}]] in double brackets, once per stage, in the order of encoding", name));
+    return stages;
+  }
   for (std::size_t i = 0; i < entry->value.items.size(); ++i) {
     const auto& item = entry->value.items[i];
-    const Place place{fmt::format("codec.{}", i), item.span};
+    const Place place{fmt::format("{}.{}", name, i), item.span};
     if (item.kind != Node::Kind::Table)
-      r_.error(item.span, fmt::format("`codec.{}` is {}, but must be a table", i, name_of(item.kind)),
-               "write [[codec]]");
+      r_.error(item.span, fmt::format("`{}` is {}, but must be a table", place.prefix, name_of(item.kind)),
+               fmt::format("write [[{}]]", name));
     else
-      spec_.codecs.push_back(component("compressor", place.prefix, item, place, {}));
+      stages.push_back(component("compressor", place.prefix, item, place, {}));
   }
+  return stages;
 }
 
 // ---- what sections say together -------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Resolver {
                                    const std::vector<std::string>& host_keys = {});
   ComponentSpec optional_component(std::string_view kind, const std::string& name, std::uint64_t trait);
   ComponentSpec default_component(std::string_view kind, const std::string& name, std::uint64_t trait);
-  void codecs();
+  std::vector<ComponentSpec> codecs(const std::string& name);
   void evaluation();
   void nodes();
   void listed_nodes(const Node& list);

@@ -34,6 +34,7 @@ struct RunSection {
   std::int64_t rounds = 1;
   std::string durability = "process";  // process: survives SIGKILL; power: fsync at each step
   std::int64_t keep_versions = 2;      // released model versions kept on disk
+  std::int64_t compact_log_after = 16;  // entries of a log channel, before a rule that can compacts them into one
 };
 struct ModelSection {           // beside the model plugin's own parameters in [model]
   std::filesystem::path path;   // a Hugging Face directory
@@ -42,6 +43,9 @@ struct ModelSection {           // beside the model plugin's own parameters in [
 };
 struct TrainSection {
   std::int64_t threads = 0;  // LibTorch threads of a node; 0 is resolved: 1 when several nodes share the machine
+};
+struct FeedbackSection {  // [error_feedback]: what a codec loses is added to the node's next update
+  double decay = 1;       // of the memory, each round
 };
 struct WeightSection {                 // host keys of [aggregator]
   std::string weighting = "examples";  // examples | tokens | uniform
@@ -78,6 +82,8 @@ struct NodeSpec {
   std::string name;
   std::filesystem::path data;                    // silo: what the data source opens
   std::optional<std::filesystem::path> heldout;  // evaluated, never trained on
+  double rank = 0;                               // of its adapter; 0: the pipeline's
+  std::size_t listed = 0;                        // its place among the file's [[node]], from 0
   Position where;
 };
 
@@ -90,13 +96,15 @@ struct RunSpec {
   EvaluationSection evaluation;
   NetworkSection network;
   std::optional<SimulationSection> simulation;
+  std::optional<FeedbackSection> error_feedback;
   ReportSection report;
   std::vector<std::filesystem::path> plugin_path;
 
   // Every one is there but privacy, which may be left out (component null, traits 0). On a node that got its spec from a
   // coordinator, aggregator, server_optimizer, selector and round_policy may be null too: they run over there.
   ComponentSpec model, adapter, trainer, data, evaluator, privacy, aggregator, server_optimizer, selector, round_policy;
-  std::vector<ComponentSpec> codecs;  // in the order of encoding
+  std::vector<ComponentSpec> codecs;    // of what travels up, in the order of encoding
+  std::vector<ComponentSpec> downlink;  // of what travels down; empty: versions are sent as they are
   std::vector<NodeSpec> nodes;        // ascending by name; from [[node]] or simulation.nodes_from
   std::filesystem::path file;         // the file that was loaded
 };

@@ -9,7 +9,10 @@ Sections make_sections() {
       .param(&RunSection::rounds, "rounds", "How many rounds to run.", range(1, 1e9))
       .param(&RunSection::durability, "durability", "process: survives SIGKILL; power: fsync at each step.",
              choices({"process", "power"}))
-      .param(&RunSection::keep_versions, "keep_versions", "Released model versions kept on disk.", range(1, 1e6));
+      .param(&RunSection::keep_versions, "keep_versions", "Released model versions kept on disk.", range(1, 1e6))
+      .param(&RunSection::compact_log_after, "compact_log_after",
+             "Entries of a log channel before a rule that can compacts them into one.", range(1, 1e6));
+  s.error_feedback.param(&FeedbackSection::decay, "decay", "What is kept of the memory from round to round.", range(0, 1));
   s.model
       .param(&ModelSection::path, "path", "A Hugging Face directory: config.json, *.safetensors, tokenizer.json.",
              must_exist())
@@ -47,7 +50,8 @@ Sections make_sections() {
       .param(&ReportSection::sample_tokens, "sample_tokens", "Length of that text.", range(1, 100000));
   s.node.param(&NodeSpec::name, "name", "1 to 64 of A-Z a-z 0-9 . _ -", required())
       .param(&NodeSpec::data, "data", "The silo: a file or directory.", required(), must_exist())
-      .param(&NodeSpec::heldout, "heldout", "Evaluated, never trained on.", must_exist());
+      .param(&NodeSpec::heldout, "heldout", "Evaluated, never trained on.", must_exist())
+      .param(&NodeSpec::rank, "rank", "Rank of its adapter, where nodes differ; 0: the pipeline's.", range(0, 1e6));
   return s;
 }
 

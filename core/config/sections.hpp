@@ -10,6 +10,7 @@ struct Sections {
   Schema<RunSection> run;
   Schema<ModelSection> model;  // beside the plugin's parameters in [model]
   Schema<TrainSection> train;
+  Schema<FeedbackSection> error_feedback;
   Schema<WeightSection> weights;         // in [aggregator]
   Schema<PrivacySection> privacy;        // in [privacy]
   Schema<EvaluationSection> evaluation;  // without `set`

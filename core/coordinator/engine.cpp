@@ -11,6 +11,7 @@
 #include "coordinator/session.hpp"
 #include "coordinator/spend.hpp"
 #include "pipeline/rules.hpp"
+#include "pipeline/upload.hpp"
 
 namespace hansa::coordinator {
 namespace {
@@ -50,9 +51,13 @@ Engine::Engine(EngineSetup setup)
   for (const auto& node : spec_.nodes) names_.emplace(node_id(node.name), node.name);
   canonical_ = config::canonical_json(spec_);
   pipeline_digest_ = config::pipeline_digest(spec_);
-  for (const auto& tensor : setup_.trainable.tensors)
-    max_upload_bytes_ += stages_.codecs.plan(tensor).most_bytes + 8192;
-  max_upload_bytes_ += 1u << 16;
+  views_ = pipeline::views_of(stages_, setup_.layouts);
+  for (const auto& node : spec_.nodes) {
+    ranks_[node_id(node.name)] = node.rank;
+    for (std::size_t v = 0; v < views_.size(); ++v) {
+      if (views_[v].ranks.contains(node.rank)) views_by_node_[node_id(node.name)] = v;
+    }
+  }
   if (stages_.privacy) ledger_ = std::make_unique<Ledger>(setup_.directory.ledger());
   if (!journal_.note().empty()) setup_.log.warning(journal_.note());
   machine_ = std::make_unique<RoundMachine>(machine_settings(spec_, stages_, setup_.directory), setup_.clock, journal_,
@@ -143,6 +148,10 @@ std::optional<Result> Engine::idle(Lock& lock) {
     record_evaluation(lock, machine_->epoch(), *answers);  // a restart came between journal and checkpoint
     return std::nullopt;
   }
+  if (log_is_long()) {
+    compact_log(lock);
+    return std::nullopt;
+  }
   if (evaluation_due()) {
     std::vector<NodeId> nodes;
     for (const auto& node : spec_.nodes) {
@@ -210,7 +219,8 @@ std::optional<std::string> Engine::budget_problem(const RoundPlan& plan) const {
 }
 
 void Engine::open_round(RoundPlan plan) {
-  make_order(plan);
+  make_orders(plan);
+  round_opened_at_ = setup_.clock.now();
   slots_.clear();
   spool_.remove_all_but(plan.round, plan.attempt);
   machine_->open(plan);
@@ -223,17 +233,33 @@ void Engine::open_round(RoundPlan plan) {
 }
 
 // What the cohort is told: a function of the plan, so that a restart tells the same.
-void Engine::make_order(const RoundPlan& plan) {
-  pipeline::WorkOrder order;
-  order.plan = plan;
-  order.plan.cohort.clear();
-  order.rounds = static_cast<Round>(spec_.run.rounds);
-  order.exchange = guard(stages_.aggregator, {.doing = "exchange", .round = plan.round},
-                         [&](Aggregator& rule) { return rule.exchange(setup_.trainable, order.plan, {}); });
-  if (stages_.privacy) order.clip_bound = stages_.privacy->clip_bound(order.plan);
-  order_json_ = to_json(order);
-  order_ = std::move(order);
-  round_opened_at_ = setup_.clock.now();
+void Engine::make_orders(const RoundPlan& plan) {
+  orders_.clear();
+  for (const auto& view : views_) {
+    Order order;
+    order.order.plan = plan;
+    order.order.plan.cohort.clear();
+    order.order.rounds = static_cast<Round>(spec_.run.rounds);
+    NodeFacts node;
+    node.rank = view.rank;
+    order.order.exchange = pipeline::exchange_for(stages_, view.trainable, order.order.plan, node);
+    if (stages_.privacy) order.order.clip_bound = stages_.privacy->clip_bound(order.order.plan);
+    order.json = to_json(order.order);
+    order.max_upload_bytes = pipeline::most_upload_bytes(order.order.exchange, stages_.codecs);
+    if (view.name.empty()) {
+      if (!down_.empty() && down_.size() != order.order.exchange.down.size())
+        throw Error(fmt::format("{} changes its channels from round to round; what stands must stay the same",
+                                stages_.aggregator.get_deleter().label()));
+      down_ = order.order.exchange.down;
+    }
+    orders_.emplace(view.name, std::move(order));
+  }
+}
+
+// Of a registered node; its rank is the one that the config gives it.
+const pipeline::View& Engine::view_of(NodeId node) const {
+  const auto found = views_by_node_.find(node);
+  return views_.at(found == views_by_node_.end() ? 0 : found->second);
 }
 
 bool Engine::evaluation_due() const {
@@ -256,9 +282,11 @@ void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answ
   std::vector<std::pair<std::string, Metrics>> own;
   if (setup_.own_evaluation) {
     show("evaluating");
-    const auto version = setup_.directory.version(epoch);
+    const auto standing = standing_of(setup_.directory, epoch);
+    const auto down = down_;
     lock.unlock();
-    for (const auto& set : spec_.evaluation.sets) own.emplace_back(set.name, setup_.own_evaluation(version, set));
+    for (const auto& set : spec_.evaluation.sets)
+      own.emplace_back(set.name, setup_.own_evaluation(standing, down, set));
     lock.lock();
   }
   double all_nats = 0, all_bytes = 0;

@@ -20,8 +20,10 @@
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/run_directory.hpp"
 #include "config/run_spec.hpp"
+#include "coordinator/standing.hpp"
 #include "coordinator/task_queue.hpp"
-#include "pipeline/stages.hpp"
+#include "fold/standing.hpp"
+#include "pipeline/exchange.hpp"
 #include "pipeline/work_order.hpp"
 #include "report/events.hpp"
 #include "report/metrics.hpp"
@@ -36,14 +38,15 @@ namespace hansa::coordinator {
 struct EngineSetup {
   const config::RunSpec& spec;
   pipeline::Stages& stages;
-  Layout trainable;
-  RunDirectory& directory;  // holds version 0
+  pipeline::LayoutsByRank layouts;
+  RunDirectory& directory;  // holds version 0 of every view
   std::string base_digest, tokenizer_digest;
   std::vector<wire::PluginRef> plugins;  // what nodes must run in the same version
   const Clock& clock;
   const Log& log;
   // Evaluates a version on a held-out set of the coordinator's own; empty: there are none.
-  std::function<Metrics(const std::filesystem::path& version, const config::EvaluationSection::Set&)> own_evaluation;
+  std::function<Metrics(const fold::Standing&, const std::vector<Channel>& down, const config::EvaluationSection::Set&)>
+      own_evaluation;
   // Told after each change worth showing, on the round thread: stage, how far, a detail ("loss 2.31").
   std::function<void(std::string_view stage, std::uint64_t done, std::uint64_t total, std::string_view detail)>
       progress;
@@ -82,7 +85,8 @@ class Engine final : public wire::Service {
   std::optional<std::string> budget_problem(const RoundPlan&) const;
   RoundPlan draw_round();
   void open_round(RoundPlan);
-  void make_order(const RoundPlan&);
+  void make_orders(const RoundPlan&);
+  const pipeline::View& view_of(NodeId) const;
   bool evaluation_due() const;
   void close_evaluation(Lock&);
   void record_evaluation(Lock&, Epoch, const RoundMachine::Answers&);
@@ -90,6 +94,11 @@ class Engine final : public wire::Service {
   void show(std::string_view detail = {});
 
   // release.cpp: from accepted uploads to a released version
+  struct Order {  // what the nodes of one view are told in the open round
+    pipeline::WorkOrder order;
+    std::string json;
+    std::uint64_t max_upload_bytes = 0;
+  };
   struct Folded {
     Metrics metrics;
     FileFacts version, state;
@@ -98,6 +107,7 @@ class Engine final : public wire::Service {
   bool already_folded(const RoundPlan&) const;
   Folded adopt(const RoundPlan&);
   Folded fold_now(const RoundPlan&, const std::vector<Accepted>&);
+  void forget_attempt(Epoch next) const;
   void release(const RoundPlan&, Folded);
   void checkpoint_round(const RoundPlan&, Folded);
   void record_round(const RoundPlan&, Metrics);
@@ -106,7 +116,10 @@ class Engine final : public wire::Service {
   void restore();
   void save_components(Epoch) const;
   void load_components(Epoch);
-  void map_version();
+  void prepare_downloads(Epoch) const;  // what nodes are sent of a version, beside the version itself
+  bool log_is_long() const;
+  void compact_log(Lock&);
+  Epoch log_floor() const;
   std::optional<SpendEvent> spend_of(const RoundPlan&) const;
   std::optional<double> spent_epsilon() const;
   double weight_of(const Claims&) const;
@@ -116,6 +129,8 @@ class Engine final : public wire::Service {
   void serve_everybody();
   void serve(Session&);
   wire::WorkOffer offer(const WorkItem&, Epoch holds);
+  void add_pulls(wire::WorkOffer&, const pipeline::View&, Epoch holds, Epoch target);
+  void add_pull(wire::WorkOffer&, std::string_view what, Epoch from, Epoch to, const std::filesystem::path&);
   std::shared_ptr<UploadSlot> slot_of(const WorkItem&);
   std::string name_of(NodeId) const;
   void notice();  // wakes the round thread
@@ -141,12 +156,18 @@ class Engine final : public wire::Service {
   std::map<NodeId, std::string> names_;  // the registered population
   std::map<NodeId, Session*> sessions_;
   std::map<std::string, std::shared_ptr<UploadSlot>> slots_;  // by token, of what runs now
-  std::shared_ptr<const MappedFile> version_;                 // of machine_->epoch()
-  Checksum version_checksum_;
-  std::optional<pipeline::WorkOrder> order_;  // of the open round
-  std::string order_json_;
+  struct Served {
+    std::shared_ptr<const MappedFile> file;
+    Checksum checksum;
+  };
+  std::map<std::filesystem::path, Served> served_;  // mapped when first asked for
+  std::vector<pipeline::View> views_;               // "" first
+  std::map<std::string, Order> orders_;             // by view: of the open round, or of the state that is evaluated
+  std::map<NodeId, std::size_t> views_by_node_;     // which of them
+  std::map<NodeId, double> ranks_;                  // of the nodes' adapters, as configured
+  std::vector<Channel> down_;                       // of the view ""
+  bool log_compacts_ = true;                        // until the rule says that it cannot
   std::string canonical_, pipeline_digest_;
-  std::uint64_t max_upload_bytes_ = 0;
   std::atomic<std::uint64_t> bytes_down_{0}, bytes_up_{0};
   double seconds_before_ = 0, started_at_ = 0, round_opened_at_ = 0;
   std::string last_detail_;

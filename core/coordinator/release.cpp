@@ -46,6 +46,7 @@ void Engine::fold_and_release(Lock& lock) {
   const double began = setup_.clock.now();
   try {
     folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
+    prepare_downloads(plan.base + 1);
   } catch (const DiskFull&) {
     lock.lock();
     load_components(plan.base);  // plugins may have changed their state half-way
@@ -83,15 +84,21 @@ Engine::Folded Engine::adopt(const RoundPlan& plan) {
 Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepted>& accepted) {
   fold::FoldPlan what;
   what.round = plan;
-  what.trainable = setup_.trainable;
-  what.exchange = order_->exchange;
+  for (const auto& view : views_) {
+    what.views.push_back({view.name, view.trainable, orders_.at(view.name).order.exchange,
+                          setup_.directory.version(plan.base, view.name),
+                          setup_.directory.version(plan.base + 1, view.name),
+                          stages_.downlink.empty() ? std::filesystem::path()
+                                                   : setup_.directory.served(plan.base, view.name)});
+  }
+  what.down_seed = pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed));
   what.common_seed = pipeline::common_seed(static_cast<std::uint64_t>(spec_.run.seed), plan.round);
   what.additive = stages_.additive;
   std::vector<fold::FoldClient> clients;
   double weights = 0;
   for (const auto& one : accepted) {
     const auto& claims = one.upload.claims;
-    fold::FoldClient client{{one.node, "", weight_of(claims), claims.examples, claims.tokens, claims.steps},
+    fold::FoldClient client{{one.node, view_of(one.node).name, weight_of(claims), claims.examples, claims.tokens, claims.steps},
                             one.upload.clip_factor,
                             spool_.path_of(plan.round, plan.attempt, one.node)};
     weights += client.who.weight;
@@ -101,22 +108,31 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   what.denominator = is_private() ? plan.expected_cohort : weights;
   if (what.additive && !(what.denominator > 0))
     throw Error("the accepted updates weigh nothing (their nodes claim no examples)");
-  what.sensitivity = {order_->clip_bound, 1, what.denominator};
+  what.sensitivity = {orders_.at("").order.clip_bound, 1, what.denominator};
   if (plan.adjacency == Adjacency::ReplaceOne) what.sensitivity.l2 *= 2;
 
   if (const auto spend = spend_of(plan)) ledger_->charge(plan.round, plan.attempt, *spend);
   const auto next = plan.base + 1;
-  const fold::FoldFiles files{setup_.directory.version(plan.base),
-                              setup_.directory.state(plan.base),
-                              setup_.directory.version(next),
-                              setup_.directory.state(next),
-                              durability_,
+  forget_attempt(next);
+  const fold::FoldFiles files{setup_.directory.state(plan.base), setup_.directory.state(next),
+                              setup_.directory.log(next), durability_,
                               [&] { save_components(next); }};
   auto outcome = fold::fold(
-      what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, noise_}, files);
+      what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, stages_.downlink, noise_}, files);
   Folded folded{std::move(outcome.metrics), {outcome.version.size, outcome.version.checksum}, {}};
   if (outcome.state) folded.state = {outcome.state->size, outcome.state->checksum};
   return folded;
+}
+
+// An attempt that was given up after its fold may have left what goes with a version.
+void Engine::forget_attempt(Epoch next) const {
+  std::error_code missing_is_fine;
+  std::filesystem::remove(setup_.directory.log(next), missing_is_fine);
+  std::filesystem::remove(setup_.directory.snapshot(next), missing_is_fine);
+  for (const auto& view : views_) {
+    std::filesystem::remove(setup_.directory.served(next, view.name), missing_is_fine);
+    std::filesystem::remove(setup_.directory.part(next, view.name), missing_is_fine);
+  }
 }
 
 void Engine::release(const RoundPlan& plan, Folded folded) {
@@ -127,7 +143,6 @@ void Engine::release(const RoundPlan& plan, Folded folded) {
     checkpoint_round(plan, std::move(folded));  // else a restart came between checkpoint and journal
   machine_->released({next, folded.version.size, folded.version.checksum});
   sweep();
-  map_version();
   show();
 }
 
@@ -136,16 +151,19 @@ void Engine::release(const RoundPlan& plan, Folded folded) {
 void Engine::sweep() {
   struct Held {
     std::map<std::string, std::shared_ptr<UploadSlot>> slots;  // shared with the wire until nodes let go
-    std::shared_ptr<const MappedFile> version;                 // shared with downloads
+    std::map<std::filesystem::path, Served> served;            // shared with downloads
     std::vector<FileDescriptor> files;
   };
-  Held held{std::exchange(slots_, {}), std::exchange(version_, nullptr), {}};
+  Held held{std::exchange(slots_, {}), std::exchange(served_, {}), {}};
   const auto epoch = machine_->epoch();
   const auto kept = static_cast<Epoch>(std::max<std::int64_t>(spec_.run.keep_versions, 1));
   const auto going = epoch - std::min(kept, epoch);  // or one that stays: holding it does no harm
-  for (const auto& path : {setup_.directory.version(going), setup_.directory.state(going)}) {
-    held.files.emplace_back(open(path.c_str(), O_RDONLY | O_CLOEXEC));  // missing is fine
+  std::vector<std::filesystem::path> paths{setup_.directory.state(going)};
+  for (const auto& view : views_) {
+    paths.push_back(setup_.directory.version(going, view.name));
+    paths.push_back(setup_.directory.served(going, view.name));
   }
+  for (const auto& path : paths) held.files.emplace_back(open(path.c_str(), O_RDONLY | O_CLOEXEC));  // missing is fine
   setup_.directory.keep_versions(epoch, spec_.run.keep_versions);
   spool_.remove_all_but(machine_->next_round(), machine_->next_attempt());
   screening_.post([last = std::make_shared<Held>(std::move(held))] {});
@@ -232,8 +250,13 @@ void Engine::restore() {
   events_.append(anew ? "run_started" : "resumed",
                  {{"name", spec_.run.name}, {"epoch", machine_->epoch()}, {"pipeline", pipeline_digest_}});
   load_components(machine_->epoch());
-  if (machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding) make_order(machine_->plan());
-  map_version();
+  const bool open = machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding;
+  RoundPlan plan;  // between rounds: what stands does not depend on the round
+  plan.round = machine_->next_round();
+  plan.population = spec_.nodes.size();
+  make_orders(open ? machine_->plan() : plan);
+  round_opened_at_ = setup_.clock.now();
+  prepare_downloads(machine_->epoch());
 }
 
 void Engine::save_components(Epoch epoch) const {
@@ -246,14 +269,6 @@ void Engine::load_components(Epoch epoch) {
   if (!std::filesystem::exists(path)) return;  // epoch 0: as created
   const auto states = fold::ComponentStates::read(path);
   for (const auto& [name, component] : stages_.components()) states.load(name, *component);
-}
-
-void Engine::map_version() {
-  const auto epoch = machine_->epoch();
-  const auto path = setup_.directory.version(epoch);
-  version_ = std::make_shared<const MappedFile>(path);
-  version_checksum_ = machine_->version() && machine_->version()->epoch == epoch ? machine_->version()->checksum
-                                                                                 : facts_of(path).checksum;
 }
 
 }  // namespace hansa::coordinator

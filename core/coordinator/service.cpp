@@ -7,26 +7,6 @@
 #include "coordinator/session.hpp"
 
 namespace hansa::coordinator {
-namespace {
-
-// Counts what is served, so that the report can say what a round costs in bytes.
-class CountingSource final : public wire::ByteSource {
- public:
-  CountingSource(std::shared_ptr<const MappedFile> file, std::atomic<std::uint64_t>& served)
-      : source_(std::move(file)), served_(served) {}
-  std::uint64_t size() const override { return source_.size(); }
-  std::span<const std::byte> read(std::uint64_t offset, std::uint64_t count) const override {
-    served_ += count;
-    return source_.read(offset, count);
-  }
-
- private:
-  wire::MappedSource source_;
-  std::atomic<std::uint64_t>& served_;
-};
-
-}  // namespace
-
 std::optional<wire::Fault> Engine::why_not(const wire::Hello& hello) const {
   const auto refuse = [&](wire::FaultCode code, std::string why) {
     return wire::Fault{code, std::move(why), false, 0};
@@ -50,6 +30,11 @@ std::optional<wire::Fault> Engine::why_not(const wire::Hello& hello) const {
                               "from the coordinator's "
                               "checkpoint",
                               hello.node, hello.tokenizer_digest.substr(0, 12), setup_.tokenizer_digest.substr(0, 12)));
+  }
+  if (const auto rank = ranks_.at(known->first); hello.rank != rank) {
+    return refuse(wire::FaultCode::Unauthorised,
+                  fmt::format("node '{}' has rank {:g}, and this run's config gives it {:g}; start it with --rank {:g}",
+                              hello.node, hello.rank, rank, rank));
   }
   for (const auto& needed : setup_.plugins) {
     const auto has =
@@ -112,20 +97,17 @@ wire::WorkOffer Engine::offer(const WorkItem& work, Epoch holds) {
   info.round = work.round;
   info.attempt = work.attempt;
   info.base_epoch = work.base;
-  if (work.task == Task::Train) info.exchange = order_json_;
+  const auto& view = view_of(work.node);
+  const auto& order = orders_.at(view.name);
+  info.view = view.name;
+  info.exchange = order.json;
   info.pipeline_digest = pipeline_digest_;
-  info.max_upload_bytes = work.task == Task::Train ? max_upload_bytes_ : 0;
+  info.max_upload_bytes = work.task == Task::Train ? order.max_upload_bytes : 0;
   info.lease_ms = static_cast<std::uint32_t>(1000 * spec_.network.lease_seconds);
   info.token = work.token;
   for (const auto& settled : machine_->settled(work.node))
     info.settled.push_back({settled.token, settled.applied, settled.reason});
-  if (holds != work.base) {
-    info.pulls.push_back({std::string(kAdapterChannel),
-                          holds,
-                          work.base,
-                          {version_checksum_, version_->bytes().size(), kPacketVersion}});
-    offer.sources.push_back(std::make_shared<CountingSource>(version_, bytes_down_));
-  }
+  add_pulls(offer, view, holds, work.base);
   offer.upload = slot_of(work);
   return offer;
 }
@@ -134,7 +116,7 @@ std::shared_ptr<UploadSlot> Engine::slot_of(const WorkItem& work) {
   auto& slot = slots_[work.token];
   if (!slot) {
     std::optional<SpoolFile> spool;
-    if (work.task == Task::Train) spool = spool_.open(work, max_upload_bytes_);
+    if (work.task == Task::Train) spool = spool_.open(work, orders_.at(view_of(work.node).name).max_upload_bytes);
     slot = std::make_shared<UploadSlot>(*this, work, std::move(spool));
   }
   return slot;

@@ -127,7 +127,7 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
         return done(
             wire::Receipt{receipt->round, receipt->accepted, receipt->reason});  // the first answer was lost on its way
       }
-      order = *engine_.order_;
+      order = engine_.orders_.at(engine_.view_of(work_.node).name).order;
     }
     const double began = engine_.setup_.clock.now();
     if (auto refusal = spool_->seal(blob.size, blob.xxh3)) return done(fault_of(*refusal));

@@ -15,7 +15,7 @@ class ComponentStates {
  public:
   void save(const std::string& name, const Component&);
   void load(const std::string& name, Component&) const;  // throws when the file has no state of that name
-  bool empty() const { return states_.empty(); }
+  bool has(std::string_view name) const { return states_.contains(std::string(name)); }
 
   void write(const std::filesystem::path&, Durability) const;  // also when empty: a restart must find what was saved
   static ComponentStates read(const std::filesystem::path&);

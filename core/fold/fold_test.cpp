@@ -61,7 +61,7 @@ class Surveyor final : public Sum {
     calls_.push_back("reduce " + updates.tensor(0).name);
     Sum::reduce(updates, results);
   }
-  Metrics finish() override { return {{"called", static_cast<double>(calls_.size())}}; }
+  Metrics finish(Results&) override { return {{"called", static_cast<double>(calls_.size())}}; }
 
  private:
   std::vector<std::string>& calls_;
@@ -310,13 +310,9 @@ TEST_CASE("clients out of node order, and uploads of another layout, are refused
   federation.run();
   const auto fold_them = [&](std::vector<FoldClient> clients) {
     fold::fold(federation.plan, clients,
-               {federation.aggregator, federation.optimizer, federation.privacy, federation.codecs, federation.noise},
-               {federation.version(0),
-                federation.state(0),
-                federation.version(1),
-                federation.state(1),
-                Durability::Process,
-                {}});
+               {federation.aggregator, federation.optimizer, federation.privacy, federation.codecs, federation.downlink,
+                federation.noise},
+               {federation.state(0), federation.state(1), federation.log(1), Durability::Process, {}});
   };
   FoldClient first, second;
   first.who.node = 2;
@@ -378,7 +374,7 @@ TEST_CASE("a rule that puts one tensor for two members, or keeps it, is divided 
   };
   federation.layout.tensors = {{"a", DType::f32, {64}}, {"b", DType::f32, {64}}};
   federation.layout.groups = {{"pair", {0, 1}}};
-  federation.plan.trainable = federation.layout;
+  federation.share_everything();
   federation.base = random_values(federation.layout, 1);
   for (auto& client : federation.clients) client.values = random_values(federation.layout, 2);
   federation.plan.denominator = 4;

@@ -51,7 +51,7 @@ inline at::Tensor tensor_of(const std::vector<float>& values, const TensorSpec& 
 
 inline void write_version(const std::filesystem::path& path, const Layout& layout, const Values& values,
                           Epoch epoch = 0) {
-  PacketFileWriter file(path, version_contents(layout, epoch, "a test"), Durability::Process);
+  PacketFileWriter file(path, version_contents({{std::string(kAdapterChannel), layout}}, epoch, "a test"), Durability::Process);
   for (std::size_t i = 0; i < values.size(); ++i) {
     file.put(file.plan().contents().channels[0].entries[i].code, 0, std::as_bytes(std::span(values[i])));
   }
@@ -185,7 +185,7 @@ struct Federation {
   Instance<Aggregator> aggregator = owned<Aggregator>(std::make_unique<Sum>(), "aggregator sum");
   Instance<ServerOptimizer> optimizer = owned<ServerOptimizer>(std::make_unique<Momentum>(), "server_optimizer plain");
   Instance<Privacy> privacy;
-  CodecChain codecs;
+  CodecChain codecs, downlink;
   NoNoise noise;
   FoldPlan plan;
   std::function<void()> before_release;
@@ -194,12 +194,20 @@ struct Federation {
     for (std::size_t i = 0; i < count; ++i)
       clients.push_back({random_values(layout, 10 + i), double(i + 1), i == 1 ? 0.3 : 1});
     plan.round.round = 1;
-    plan.trainable = layout;
+    share_everything();
     plan.denominator = 0;
     for (const auto& client : clients) plan.denominator += client.weight;
   }
+  void share_everything() {
+    FoldView view;
+    view.trainable = layout;
+    view.exchange.roles.assign(layout.tensors.size(), Role::Shared);
+    view.exchange.up = view.exchange.down = {{std::string(kAdapterChannel), layout}};
+    plan.views = {view};
+  }
   std::filesystem::path version(Epoch epoch) const { return folder.path() / ("version-" + std::to_string(epoch)); }
   std::filesystem::path state(Epoch epoch) const { return folder.path() / ("state-" + std::to_string(epoch)); }
+  std::filesystem::path log(Epoch epoch) const { return folder.path() / ("log-" + std::to_string(epoch)); }
   std::filesystem::path spool(std::size_t client) const { return folder.path() / ("spool-" + std::to_string(client)); }
 
   FoldOutcome run() {
@@ -215,9 +223,10 @@ struct Federation {
       upload.spool = spool(i);
       uploads.push_back(upload);
     }
-    return fold(
-        plan, uploads, {aggregator, optimizer, privacy, codecs, noise},
-        {version(epoch), state(epoch), version(epoch + 1), state(epoch + 1), Durability::Process, before_release});
+    plan.views[0].base = version(epoch);
+    plan.views[0].next = version(epoch + 1);
+    return fold(plan, uploads, {aggregator, optimizer, privacy, codecs, downlink, noise},
+                {state(epoch), state(epoch + 1), log(epoch + 1), Durability::Process, before_release});
   }
 
   // What a weighted mean moves each tensor by, in the order of operations that the fold promises.

@@ -1,21 +1,14 @@
 #include "node/loop.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <chrono>
-#include <limits>
 #include <thread>
 
 #include <fmt/format.h>
 
-#include "base/file.hpp"
 #include "pipeline/work_order.hpp"
 
 namespace hansa::node {
 namespace {
-
-constexpr std::uint64_t kNothing = std::numeric_limits<std::uint64_t>::max();  // an epoch that no version has
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -29,11 +22,8 @@ wire::Report report_of(const TrainResult& result, double seconds) {
 
 }  // namespace
 
-Loop::Loop(LoopSetup setup) : setup_(std::move(setup)), client_(setup_.address, setup_.client), holds_(kNothing) {
-  std::filesystem::create_directories(setup_.silo.state);
-}
-
-std::filesystem::path Loop::version_file() const { return setup_.silo.state / "version.hansa"; }
+Loop::Loop(LoopSetup setup)
+    : setup_(std::move(setup)), client_(setup_.address, setup_.client), holdings_(setup_.silo.state) {}
 
 LoopResult Loop::run() {
   auto joined = client_.join(setup_.hello);
@@ -47,7 +37,7 @@ LoopResult Loop::run() {
       joined = client_.reconnect();
       continue;
     }
-    auto work = client_.next_work(holds_);
+    auto work = client_.next_work(holdings_.epoch());
     if (std::holds_alternative<wire::LinkLost>(work)) {
       joined = client_.reconnect();
     } else if (const auto* fault = std::get_if<wire::Fault>(&work)) {
@@ -89,28 +79,25 @@ void Loop::work_on(wire::Offer offer) {
   }
 }
 
-// Over the version before, which nothing maps between two pieces of work: its pages need not be made anew. A transfer that
-// breaks leaves a file that is no version, so none is held until the new one is whole.
 bool Loop::fetch_version(const wire::Offer& offer) {
   const auto start = std::chrono::steady_clock::now();
+  if (holdings_.epoch() == Holdings::kNothing) holdings_.forget();
   for (std::size_t pull = 0; pull < offer.info.pulls.size(); ++pull) {
     const auto& info = offer.info.pulls[pull];
-    const auto path = version_file();
-    holds_ = kNothing;
-    const auto file = open_file(path, O_WRONLY | O_CREAT);
-    wire::DownloadState state;
-    const auto sink = [&](std::uint64_t offset, std::span<const std::byte> bytes) {
-      write_all_at(file.get(), offset, bytes, path);
-      progress(wire::Stage::Downloading, offset + bytes.size(), info.blob.size);
-    };
-    auto outcome = client_.download(offer, pull, state, sink);
-    if (!std::holds_alternative<wire::BlobInfo>(outcome)) {
+    const bool whole = holdings_.take(info, [&](const Holdings::WriteAt& write) {
+      wire::DownloadState state;
+      const auto sink = [&](std::uint64_t offset, std::span<const std::byte> bytes) {
+        write(offset, bytes);
+        progress(wire::Stage::Downloading, offset + bytes.size(), info.blob.size);
+      };
+      return std::holds_alternative<wire::BlobInfo>(client_.download(offer, pull, state, sink));
+    });
+    if (!whole) {
       client_.drop_work();
       return false;  // the link broke or the work was taken back: ask again
     }
-    if (ftruncate(file.get(), static_cast<off_t>(info.blob.size)) != 0) throw_errno("set the length of", path);
-    holds_ = info.to_epoch;
   }
+  holdings_.reached(offer.info.base_epoch);
   seconds_download_ = seconds_since(start);
   return true;
 }
@@ -119,7 +106,7 @@ void Loop::train(wire::Offer offer) {
   const auto order = pipeline::work_order_from_json(offer.info.exchange);
   const auto start = std::chrono::steady_clock::now();
   progress(wire::Stage::Training, 0, 0);
-  const auto trained = worker_->train(setup_.silo, version_file(), order, offer.info.token);
+  const auto trained = worker_->train(setup_.silo, holdings_.standing(), order, offer.info.token);
   auto report = report_of(trained.result, seconds_since(start));
   report.metrics.push_back({"seconds_download", seconds_download_});
   report.metrics.push_back({"seconds_train", trained.seconds_train});
@@ -165,7 +152,8 @@ void Loop::evaluate(wire::Offer offer) {
   const auto start = std::chrono::steady_clock::now();
   wire::Report report;
   if (setup_.silo.heldout) {
-    worker_->load(version_file());
+    const auto order = pipeline::work_order_from_json(offer.info.exchange);
+    worker_->load(holdings_.standing(), order.exchange.down, &setup_.silo);
     for (const auto& [name, value] : worker_->evaluate(*setup_.silo.heldout)) report.metrics.push_back({name, value});
   }
   report.seconds = seconds_since(start);

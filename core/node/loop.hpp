@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/log.hpp"
+#include "node/holdings.hpp"
 #include "node/worker.hpp"
 #include "wire/client.hpp"
 
@@ -45,13 +46,12 @@ class Loop {
   void train(wire::Offer);
   void evaluate(wire::Offer);
   bool send(wire::Offer, const pipeline::EncodedUpdate&, const wire::Report&);
-  std::filesystem::path version_file() const;
   void pause(std::uint32_t ms);  // ends early when the process is asked to end
 
   LoopSetup setup_;
   wire::Client client_;
   std::unique_ptr<Worker> worker_;
-  std::uint64_t holds_;
+  Holdings holdings_;
   double seconds_download_ = 0;  // of the work in hand
 };
 

@@ -1,8 +1,12 @@
 #include "node/worker.hpp"
 
+#include <algorithm>
+
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <hansa/layouts.hpp>
 #include <hf/tokenizer.hpp>
 
 #include "base/clock.hpp"
@@ -15,6 +19,13 @@
 namespace hansa::node {
 namespace {
 
+Index index_of(const Layout& layout, std::string_view name) {
+  for (Index i = 0; i < layout.tensors.size(); ++i) {
+    if (layout.tensors[i].name == name) return i;
+  }
+  throw Error(fmt::format("this adapter has no tensor '{}'", name));
+}
+
 DType compute_type(const config::RunSpec& spec) { return spec.model_host.compute == "bf16" ? DType::bf16 : DType::f32; }
 
 std::filesystem::path pending_of(const Silo& silo, const std::string& token) {
@@ -22,24 +33,11 @@ std::filesystem::path pending_of(const Silo& silo, const std::string& token) {
 }
 std::filesystem::path current_of(const Silo& silo) { return silo.state / "state"; }
 
-// Version tensors, mapped.
-struct OpenVersion {
-  OpenVersion(const std::filesystem::path& path, const Layout& layout)
-      : file(path), view(file.bytes()), channel(view.find(kAdapterChannel)) {
-    if (!channel)
-      throw Error(fmt::format("{} is no model version: it holds no channel '{}'", path.string(), kAdapterChannel));
-    if (auto why = difference(*channel, layout))
-      throw Error(fmt::format("{} does not fit the adapter: {}", path.string(), *why));
-  }
-  at::Tensor tensor(std::size_t index) const { return view_as_tensor(view, channel->entries[index].code); }
-  MappedFile file;
-  PacketView view;
-  const PacketChannel* channel;
-};
+constexpr std::string_view kTrainer = "trainer", kPersonal = "personal", kMemory = "error_feedback";
 
 }  // namespace
 
-Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services)
+Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services, double rank)
     : spec_(spec), noise_(std::make_unique<SecureNoise>()) {
   if (spec.train.threads > 0) at::set_num_threads(static_cast<int>(spec.train.threads));
   using pipeline::make;
@@ -50,7 +48,8 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   heldout_ = make<DataSource>(spec.data, registry, services);
   if (spec.evaluator.component) evaluator_ = make<Evaluator>(spec.evaluator, registry, services);
   if (spec.privacy.component) privacy_ = make<Privacy>(spec.privacy, registry, services);
-  codecs_ = pipeline::make_codecs(spec, registry, services);
+  codecs_ = pipeline::make_codecs(spec.codecs, registry, services);
+  downlink_ = pipeline::make_codecs(spec.downlink, registry, services);
 
   const auto& path = spec.model_host.path;
   const auto seed = static_cast<std::uint64_t>(spec.run.seed);
@@ -62,39 +61,103 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
       model.open(path, at::kCPU, compute_type(spec));
   });
   guard(adapter_, {.doing = "create"}, [&](Adapter& adapter) {
-    layout_ = adapter.layout(modules_);
-    adapter.create(*model_, modules_, derive_seed(seed, "adapter"));
+    layout_ = adapter.layout(modules_, rank);
+    adapter.create(*model_, modules_, rank, derive_seed(seed, "adapter"));
   });
-  fresh_.save("trainer", *trainer_);
+  created_.resize(layout_.tensors.size());
+  fresh_.save(std::string(kTrainer), *trainer_);
   if (hf::has_tokenizer(path)) tokenizer_ = std::make_unique<hf::HfTokenizer>(path);
   enable_adapter(true);
 }
 
 Worker::~Worker() = default;
 
-Layout Worker::layout(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services) {
-  const auto model = pipeline::make<Model>(spec.model, registry, services);
-  const auto adapter = pipeline::make<Adapter>(spec.adapter, registry, services);
-  const auto modules = guard(model, {.doing = "modules"}, [&](Model& m) { return m.modules(spec.model_host.path); });
-  return guard(adapter, {.doing = "layout"}, [&](Adapter& a) { return a.layout(modules); });
-}
-
 void Worker::enable_adapter(bool enabled) {
   const auto injections = enabled ? adapter_->injections() : std::vector<Injection>{};
   guard(model_, {.doing = "inject"}, [&](Model& model) { model.inject(injections); });
 }
 
-void Worker::load(const std::filesystem::path& version) {
+// ---- versions
+
+void Worker::load(const fold::Standing& standing, const std::vector<Channel>& down, const Silo* silo) {
   const at::NoGradGuard no_grad;
-  const OpenVersion open(version, layout_);
-  for (Index i = 0; i < layout_.tensors.size(); ++i) adapter_->parameter(i).copy_(open.tensor(i));
+  if (silo) begin_state(*silo);
+  const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed)));
+  for (Index i = 0; i < layout_.tensors.size(); ++i) {
+    const auto& spec = layout_.tensors[i];
+    auto parameter = adapter_->parameter(i);
+    if (const auto value = held.tensor(kAdapterChannel, spec); value.defined()) {
+      parameter.copy_(value);
+      continue;
+    }
+    if (!created_[i].defined()) created_[i] = parameter.detach().clone();
+    const auto own = silo ? personal_.find(spec.name, spec.shape) : at::Tensor();
+    parameter.copy_(own.defined() ? own : created_[i]);
+  }
+  receive(held, standing, down);
+  guard(trainer_, {.doing = "derive"}, [&](Trainer& trainer) { trainer.derive(*model_, *adapter_); });
 }
 
-PacketContents Worker::contents() const { return fold::version_contents(layout_, 0, "a node"); }
+// What stands beside the adapter's own channel, and of the logs what is new.
+void Worker::receive(const fold::Held& held, const fold::Standing& standing, const std::vector<Channel>& down) {
+  const Epoch newest = standing.log.empty() ? 0 : standing.log.back().epoch;
+  if (newest < received_) received_ = 0;  // an earlier version than the last: from the start
+  bool changed = false;
+  // After a snapshot that says everything, what came before it is not needed; without one, the first entry begins.
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < standing.log.size(); ++i) {
+    if (standing.log[i].anew && received_ < standing.log[i].epoch) first = i;
+  }
+  bool anew = received_ == 0;
+  for (auto i = first; i < standing.log.size(); ++i) {
+    const auto& entry = standing.log[i];
+    if (entry.epoch <= received_) continue;
+    const MappedFile file(entry.file);
+    const PacketView view(file.bytes());
+    for (auto& download : fold::downloads_of(view, entry.epoch)) {
+      download.anew = anew || entry.anew;
+      hand_over(download, down);
+    }
+    anew = false;
+    changed = true;
+  }
+  received_ = newest;
+  for (const auto& channel : down) {
+    if (channel.keep != Keep::Latest || channel.name == kAdapterChannel) continue;
+    hand_over({channel.name, 0, true, held.channel(channel.name)}, down);
+    changed = changed || !channel.for_trainer;
+  }
+  if (changed) enable_adapter(true);
+}
 
-void Worker::save(const std::filesystem::path& version, Durability durability) const {
+void Worker::hand_over(const Download& download, const std::vector<Channel>& down) {
+  const auto* channel = find_channel(down, download.channel);
+  if (!channel) throw Error(fmt::format("a version came with a channel '{}', which the round does not have", download.channel));
+  const CallPlace place{.doing = "receive", .tensor = download.channel};
+  if (channel->for_trainer)
+    guard(trainer_, place, [&](Trainer& trainer) { trainer.receive(*model_, *adapter_, download); });
+  else
+    guard(adapter_, place, [&](Adapter& adapter) { adapter.receive(*model_, download); });
+}
+
+void Worker::write_initial(const std::filesystem::path& version, const std::vector<Channel>& down,
+                           Durability durability) {
   const at::NoGradGuard no_grad;
-  fold::PacketFileWriter file(version, contents(), durability);
+  fold::PacketFileWriter file(version, fold::version_contents(down, 0, "a node"), durability);
+  for (const auto& channel : file.plan().contents().channels) {
+    for (const auto& entry : channel.entries) {
+      auto value = at::zeros(entry.code.shape, at::TensorOptions().dtype(scalar_type_of(entry.code.dtype)));
+      if (channel.name == kAdapterChannel) value = adapter_->parameter(index_of(layout_, entry.name)).detach().contiguous();
+      file.put(entry.code, 0, bytes_of(value));
+    }
+  }
+  file.finish();
+}
+
+void Worker::save(const std::filesystem::path& to, Durability durability) const {
+  const at::NoGradGuard no_grad;
+  const std::vector<Channel> all{{std::string(kAdapterChannel), layout_}};
+  fold::PacketFileWriter file(to, fold::version_contents(all, 0, "a node"), durability);
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
     const auto tensor = adapter_->parameter(i).detach().contiguous();
     file.put(file.plan().contents().channels[0].entries[i].code, 0, bytes_of(tensor));
@@ -102,20 +165,23 @@ void Worker::save(const std::filesystem::path& version, Durability durability) c
   file.finish();
 }
 
-fold::PacketFile Worker::write_initial(const std::filesystem::path& version, Durability durability) {
-  save(version, durability);
-  const MappedFile file(version);
-  return {xxh3_128(file.bytes()), file.bytes().size()};
+void Worker::load_saved(const std::filesystem::path& saved) {
+  const at::NoGradGuard no_grad;
+  const fold::Held held({saved}, CodecChain(), 0);
+  for (Index i = 0; i < layout_.tensors.size(); ++i) {
+    const auto value = held.tensor(kAdapterChannel, layout_.tensors[i]);
+    if (!value.defined()) throw Error(fmt::format("{} holds no '{}'", saved.string(), layout_.tensors[i].name));
+    adapter_->parameter(i).copy_(value);
+  }
 }
 
 // ---- training
 
-Trained Worker::train(const Silo& silo, const std::filesystem::path& version, const pipeline::WorkOrder& order,
+Trained Worker::train(const Silo& silo, const fold::Standing& standing, const pipeline::WorkOrder& order,
                       const std::string& token) {
   const SteadyClock clock;
   const double began = clock.now();
-  load(version);
-  begin_state(silo);
+  load(standing, order.exchange.down, &silo);
   const auto node = node_id(silo.name);
   const auto seed = static_cast<std::uint64_t>(spec_.run.seed);
   const auto round = order.plan.round;
@@ -123,21 +189,45 @@ Trained Worker::train(const Silo& silo, const std::filesystem::path& version, co
       take_turn(silo, {order.plan, order.exchange, node, order.rounds, pipeline::training_seed(seed, round, node)});
 
   const double trained = clock.now();
-  std::vector<at::Tensor> deltas;
-  {
-    const at::NoGradGuard no_grad;
-    const OpenVersion open(version, layout_);
-    for (Index i = 0; i < layout_.tensors.size(); ++i)
-      deltas.push_back(adapter_->parameter(i).detach().sub(open.tensor(i)));
+  const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(seed));
+  pipeline::ErrorFeedback feedback{memory_, spec_.error_feedback ? spec_.error_feedback->decay : 0};
+  auto update = pipeline::encode_update(
+      order, changes(held, order.exchange),
+      {codecs_.chain, privacy_, *noise_, spec_.error_feedback ? &feedback : nullptr},
+      {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
+  for (std::size_t c = 0; c < order.exchange.up.size(); ++c) {
+    if (order.exchange.up[c].carry != Carry::Mean) continue;
+    guard(trainer_, {.doing = "sent", .round = round, .node = node},
+          [&](Trainer& trainer) { trainer.sent(order.exchange.up[c].name, update.decoded[c]); });
   }
-  auto update = pipeline::encode_update(order, std::move(deltas), {codecs_.chain, privacy_, *noise_},
-                                        {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
-  keep_pending(silo, token);
+  keep_pending(silo, order.exchange.roles, token);
   return {std::move(update), std::move(result), trained - began, clock.now() - trained};
 }
 
-void Worker::train_alone(const Silo& silo, const std::filesystem::path& version, Round rounds) {
-  load(version);
+// Of each up channel: what training changed against the model as it was received and decoded.
+std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, const Exchange& exchange) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::vector<at::Tensor>> all;
+  for (const auto& channel : exchange.up) {
+    auto& tensors = all.emplace_back();
+    if (channel.name != kAdapterChannel) {
+      tensors = guard(trainer_, {.doing = "outgoing", .tensor = channel.name},
+                      [&](Trainer& trainer) { return trainer.outgoing(channel.name); });
+      for (auto& tensor : tensors) tensor = tensor.detach().contiguous().clone();  // clipped and noised in place
+      continue;
+    }
+    for (const auto& spec : channel.layout.tensors) {
+      const auto sent = held.tensor(kAdapterChannel, spec);
+      if (!sent.defined()) throw Error(fmt::format("no version held here has '{}'", spec.name));
+      tensors.push_back(adapter_->parameter(index_of(layout_, spec.name)).detach().sub(sent));
+    }
+  }
+  return all;
+}
+
+void Worker::train_alone(const Silo& silo, const fold::Standing& standing, const std::vector<Channel>& down,
+                         Round rounds) {
+  load(standing, down);
   const auto node = node_id(silo.name);
   for (Round round = 1; round <= rounds; ++round) {
     TrainContext context;
@@ -160,21 +250,35 @@ TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
   return guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
 }
 
-// What a stateful trainer keeps between rounds belongs to one silo, and moves on only when the coordinator applied the round.
-// A silo without any begins as the trainer was created: a simulation's worker may have been in another silo before.
+// What a node keeps between rounds (a stateful trainer's, the personal part, the error memory) belongs to one silo, and moves
+// on only when the coordinator applied the round. A silo without any begins as all was created: a simulation's worker may
+// have been in another silo before.
 void Worker::begin_state(const Silo& silo) {
-  if (trainer_->state_version() == 0) return;
-  if (std::filesystem::exists(current_of(silo)))
-    fold::ComponentStates::read(current_of(silo)).load("trainer", *trainer_);
-  else
-    fresh_.load("trainer", *trainer_);
+  personal_.clear();
+  memory_.clear();
+  const bool kept = std::filesystem::exists(current_of(silo));
+  const auto states = kept ? fold::ComponentStates::read(current_of(silo)) : fold::ComponentStates();
+  (kept ? states : fresh_).load(std::string(kTrainer), *trainer_);
+  if (kept && states.has(kPersonal)) states.load(std::string(kPersonal), personal_);
+  if (kept && states.has(kMemory)) states.load(std::string(kMemory), memory_);
 }
 
-void Worker::keep_pending(const Silo& silo, const std::string& token) {
-  if (trainer_->state_version() == 0) return;
+bool Worker::keeps_state(const std::vector<Role>& roles) const {
+  return trainer_->state_version() != 0 || spec_.error_feedback ||
+         std::find(roles.begin(), roles.end(), Role::Personal) != roles.end();
+}
+
+void Worker::keep_pending(const Silo& silo, const std::vector<Role>& roles, const std::string& token) {
+  if (!keeps_state(roles)) return;
   std::filesystem::create_directories(silo.state);
+  for (Index i = 0; i < roles.size(); ++i) {
+    if (roles[i] == Role::Personal)
+      personal_.set(layout_.tensors[i].name, adapter_->parameter(i).detach().contiguous());
+  }
   fold::ComponentStates states;
-  states.save("trainer", *trainer_);
+  states.save(std::string(kTrainer), *trainer_);
+  if (!personal_.all().empty()) states.save(std::string(kPersonal), personal_);
+  if (spec_.error_feedback) states.save(std::string(kMemory), memory_);
   states.write(pending_of(silo, token), Durability::Process);
 }
 

@@ -13,6 +13,8 @@
 #include "config/run_spec.hpp"
 #include "fold/component_file.hpp"
 #include "fold/packet_file.hpp"
+#include "fold/served.hpp"
+#include "fold/standing.hpp"
 #include "pipeline/stages.hpp"
 #include "pipeline/upload.hpp"
 
@@ -33,24 +35,25 @@ struct Trained {
 
 class Worker {
  public:
-  // `spec.model_host.path` is this machine's checkpoint. spec and registry outlive the worker.
-  Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services);
+  // `spec.model_host.path` is this machine's checkpoint. spec and registry outlive the worker. rank: of the adapter; 0: the
+  // pipeline's.
+  Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services, double rank = 0);
   ~Worker();
 
-  // Of the adapter, from config.json alone: what the coordinator needs, without weights.
-  static Layout layout(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
   const Layout& layout() const { return layout_; }
   Model& model() { return *model_; }
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
 
-  fold::PacketFile write_initial(const std::filesystem::path& version, Durability);  // epoch 0
-  void load(const std::filesystem::path& version);  // the adapter becomes this version's
+  // Epoch 0: what this adapter stands at before any round, as far as versions hold it; other channels begin at zero.
+  void write_initial(const std::filesystem::path& version, const std::vector<Channel>& down, Durability);
+  // The adapter becomes this version's. `down` says whose the channels are; `silo`, whose personal part is put in.
+  void load(const fold::Standing&, const std::vector<Channel>& down, const Silo* silo = nullptr);
   // One turn: load the version, train on the silo, clip, noise and encode the change.
-  Trained train(const Silo&, const std::filesystem::path& version, const pipeline::WorkOrder&,
-                const std::string& token);
+  Trained train(const Silo&, const fold::Standing&, const pipeline::WorkOrder&, const std::string& token);
   // What a silo alone would make of the same version, in the same number of turns: the local-only baseline.
-  void train_alone(const Silo&, const std::filesystem::path& version, Round rounds);
-  void save(const std::filesystem::path& version, Durability) const;  // the adapter as it is now
+  void train_alone(const Silo&, const fold::Standing&, const std::vector<Channel>& down, Round rounds);
+  void save(const std::filesystem::path& file, Durability) const;     // the adapter as it is now, personal part and all
+  void load_saved(const std::filesystem::path& file);                 // what save() wrote
   Metrics evaluate(const std::filesystem::path& heldout);             // of the adapter as it is now; sums
   Metrics evaluate_base(const std::filesystem::path& heldout);        // without the adapter
   void export_adapter(const std::filesystem::path& directory);
@@ -60,10 +63,13 @@ class Worker {
   void settled(const Silo&, const std::string& token, bool applied);
 
  private:
+  void receive(const fold::Held&, const fold::Standing&, const std::vector<Channel>& down);
+  void hand_over(const Download&, const std::vector<Channel>& down);
+  std::vector<std::vector<at::Tensor>> changes(const fold::Held&, const Exchange&);
   TrainResult take_turn(const Silo&, const TrainContext&);
   void begin_state(const Silo&);
-  void keep_pending(const Silo&, const std::string& token);
-  PacketContents contents() const;
+  void keep_pending(const Silo&, const std::vector<Role>&, const std::string& token);
+  bool keeps_state(const std::vector<Role>&) const;
 
   const config::RunSpec& spec_;
   std::vector<Module> modules_;
@@ -73,11 +79,14 @@ class Worker {
   Instance<DataSource> data_, heldout_;
   Instance<Evaluator> evaluator_;
   Instance<Privacy> privacy_;
-  pipeline::Codecs codecs_;
+  pipeline::Codecs codecs_, downlink_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<SecureRng> noise_;
   fold::ComponentStates fresh_;  // the trainer as created
   Layout layout_;
+  std::vector<at::Tensor> created_;  // what no version held so far, as it was created
+  Epoch received_ = 0;               // log entries up to here are with adapter and trainer
+  pipeline::TensorStore personal_, memory_;  // of the silo in hand
 };
 
 }  // namespace hansa::node

@@ -1,5 +1,7 @@
 #include "pipeline/estimate.hpp"
 
+#include "pipeline/exchange.hpp"
+
 #include <algorithm>
 #include <cmath>
 
@@ -72,6 +74,14 @@ std::vector<StageRow> uplink(const config::RunSpec& spec, const Exchange& exchan
   return rows;
 }
 
+// A version as a node fetches it; entries of logs whose length is open count nothing.
+std::uint64_t down_bytes(const Channel& channel, const CodecChain& downlink) {
+  std::uint64_t sum = 0;
+  for (const auto& tensor : channel.layout.tensors)
+    sum += channel.keep == Keep::Latest && !downlink.empty() ? downlink.plan(tensor).typical_bytes : bytes_of(tensor);
+  return sum;
+}
+
 std::uint64_t optimiser_state(const Layout& layout, const ServerOptimizer& optimizer, std::uint64_t& largest) {
   std::uint64_t sum = 0;
   for (const auto& tensor : layout.tensors) {
@@ -100,7 +110,14 @@ Shape shape_of(const config::RunSpec& spec, const StrategyRegistry& registry, co
   const auto adapter = make<Adapter>(spec.adapter, registry, services);
   Shape shape;
   shape.modules = guard(model, {.doing = "modules"}, [&](Model& m) { return m.modules(spec.model_host.path); });
-  shape.trainable = guard(adapter, {.doing = "layout"}, [&](Adapter& a) { return a.layout(shape.modules); });
+  const auto at_rank = [&](double rank) {
+    return guard(adapter, {.doing = "layout"}, [&](Adapter& a) { return a.layout(shape.modules, rank); });
+  };
+  shape.trainable = at_rank(0);
+  shape.layouts[0] = shape.trainable;
+  for (const auto& node : spec.nodes) {
+    if (!shape.layouts.contains(node.rank)) shape.layouts[node.rank] = at_rank(node.rank);
+  }
   return shape;
 }
 
@@ -122,10 +139,9 @@ CostEstimate estimate(const config::RunSpec& spec, const Shape& shape, const Sta
   plan.expected_cohort = cost.cohort;
   const auto clients = static_cast<std::uint64_t>(std::ceil(std::max(1.0, cost.cohort)));
 
-  const auto exchange =
-      guard(stages.aggregator, {.doing = "exchange"}, [&](Aggregator& a) { return a.exchange(layout, plan, {}); });
+  const auto exchange = exchange_for(stages, layout, plan, {});
   cost.up = uplink(spec, exchange, stages.codec_instances);
-  for (const auto& channel : exchange.down) cost.down += bytes_of(channel.layout);
+  for (const auto& channel : exchange.down) cost.down += down_bytes(channel, stages.downlink);
 
   std::uint64_t step = 0, group = 0;
   const auto state = guard(stages.server_optimizer, {.doing = "state"},

@@ -42,7 +42,8 @@ struct CostEstimate {
 // The layout that model and adapter give for the checkpoint of the spec: rule 17 and the estimate look at it.
 struct Shape {
   std::vector<Module> modules;
-  Layout trainable;
+  Layout trainable;       // at the adapter's own rank
+  LayoutsByRank layouts;  // and at each that a node of the spec asks for
 };
 Shape shape_of(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
 

@@ -63,6 +63,63 @@ std::optional<Finding> no_amplification(const RuleInput& in) {
                      mend};
 }
 
+bool amplified(const RunSpec& spec) {
+  return central_dp(spec) && has(spec.selector, HANSA_TRAIT_POISSON) && adjacency_of(spec) == Adjacency::AddRemove;
+}
+
+std::optional<Finding> memory_beside_sampling(const RuleInput& in) {
+  if (!in.spec.error_feedback || !amplified(in.spec)) return std::nullopt;
+  return Finding{"error_feedback.decay",
+                 fmt::format("error memory carries what a node learnt in earlier rounds into this one, and the accountant of "
+                             "`{}` with sampling does not model that",
+                             in.spec.privacy.use),
+                 "it is bounded only because the coordinator clips after the memory was added; leave [error_feedback] out "
+                 "for a clean statement"};
+}
+
+std::optional<Finding> memory_under_local_noise(const RuleInput& in) {
+  if (!in.spec.error_feedback || !has(in.spec.privacy, HANSA_TRAIT_LOCAL_NOISE)) return std::nullopt;
+  return Finding{"error_feedback.decay",
+                 fmt::format("the memory would keep the noise of `{}` and send it later, cancelling what protects the node",
+                             in.spec.privacy.use),
+                 "leave [error_feedback] out under local DP"};
+}
+
+std::optional<Finding> stale_memory(const RuleInput& in) {
+  const auto& spec = in.spec;
+  if (!spec.error_feedback || !spec.selector.component || has(spec.selector, HANSA_TRAIT_EVERYONE)) return std::nullopt;
+  return Finding{"error_feedback.decay",
+                 fmt::format("selector `{}` does not ask every node in every round: a node's memory waits until it is drawn "
+                             "again, and is then out of date",
+                             spec.selector.use),
+                 "lower error_feedback.decay (0.9 or less), or " +
+                     offer(in, "selector", HANSA_TRAIT_EVERYONE, "let every node take part")};
+}
+
+std::optional<Finding> different_ranks(const RuleInput& in) {
+  const auto& nodes = in.spec.nodes;
+  const auto odd = std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n.rank != nodes.front().rank; });
+  const auto& aggregator = in.spec.aggregator;
+  if (odd == nodes.end() || !aggregator.component || has(aggregator, HANSA_TRAIT_RANK_AWARE)) return std::nullopt;
+  return Finding{fmt::format("node.{}.rank", odd->listed),
+                 fmt::format("`{}` has rank {:g} and `{}` rank {:g}, and `{}` cannot put factors of different ranks together",
+                             nodes.front().name, nodes.front().rank, odd->name, odd->rank, aggregator.use),
+                 offer(in, "aggregator", HANSA_TRAIT_RANK_AWARE, "no installed rule takes different ranks") +
+                     ", or give all nodes one rank"};
+}
+
+std::optional<Finding> outside_the_clip(const RuleInput& in) {
+  if (!any_dp(in.spec) || !in.exchange) return std::nullopt;
+  for (const auto& channel : in.exchange->up) {
+    if (channel.carry != Carry::Collect) continue;
+    return Finding{"trainer.use",
+                   fmt::format("channel `{}` is sent as it is, outside the clip and the noise of `{}`", channel.name,
+                               in.spec.privacy.use),
+                   "choose a trainer and an aggregator that send only real numbers that are summed, or leave out the noise"};
+  }
+  return std::nullopt;
+}
+
 std::optional<Finding> mean_of_factors(const RuleInput& in) {
   const auto& aggregator = in.spec.aggregator;
   if (!trains_factors(in) || !has(aggregator, HANSA_TRAIT_ELEMENTWISE_MEAN) || has(aggregator, HANSA_TRAIT_EXACT))
@@ -142,7 +199,12 @@ std::optional<Finding> individuals_in_the_open(const RuleInput& in) { return ind
 constexpr std::array kRules{
     Rule{7, Severity::Error, "central DP with weights that a client can raise without bound", weights_without_bound},
     Rule{9, Severity::Warning, "central DP with a cohort that is no Poisson sample of all nodes", no_amplification},
+    Rule{10, Severity::Warning, "error feedback beside DP amplified by sampling", memory_beside_sampling},
+    Rule{10, Severity::Error, "error feedback under local DP", memory_under_local_noise},
+    Rule{11, Severity::Warning, "error feedback with nodes that are not asked in every round", stale_memory},
+    Rule{12, Severity::Error, "nodes of different ranks with a rule that takes one", different_ranks},
     Rule{13, Severity::Warning, "plain mean of low-rank factors", mean_of_factors},
+    Rule{14, Severity::Error, "DP with channels outside the joint clip", outside_the_clip},
     Rule{16, Severity::Error, "central DP on a rule that is no weighted sum and states no sensitivity",
          noise_on_no_sum},
     Rule{17, Severity::Error, "whole numbers in the trainable layout", whole_numbers},
@@ -165,10 +227,11 @@ Value defaults_of(const HansaComponent& component) {
 
 std::span<const Rule> static_rules() { return kRules; }
 
-void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, const Layout* trainable) {
+void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, const Layout* trainable,
+                 const Exchange* exchange) {
   if (loaded.unreadable || !loaded.parsed) return;
   for (const auto& rule : kRules)
-    if (auto found = rule.look({loaded.spec, catalog, trainable}))
+    if (auto found = rule.look({loaded.spec, catalog, trainable, exchange}))
       loaded.report(rule.severity, found->key, std::move(found->what), std::move(found->help), rule.number);
 }
 
@@ -178,6 +241,8 @@ Adjacency adjacency_of(const RunSpec& spec) {
 }
 
 bool has(const config::ComponentSpec& spec, std::uint64_t trait) { return (spec.traits.flags & trait) == trait; }
+
+bool takes_ranks(const RunSpec& spec) { return has(spec.aggregator, HANSA_TRAIT_RANK_AWARE); }
 
 std::vector<std::string> having(const ComponentCatalog& catalog, std::string_view kind, std::uint64_t traits) {
   std::vector<std::string> names;

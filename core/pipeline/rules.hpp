@@ -18,7 +18,8 @@ namespace hansa::pipeline {
 struct RuleInput {
   const config::RunSpec& spec;  // components may be null where the config has errors
   const ComponentCatalog& catalog;
-  const Layout* trainable = nullptr;  // of the adapter, when the model's modules are known
+  const Layout* trainable = nullptr;    // of the adapter, when the model's modules are known
+  const Exchange* exchange = nullptr;  // of the first round, when they are
 };
 struct Finding {
   std::string key;  // the setting to point at: "aggregator.weighting"
@@ -35,7 +36,8 @@ struct Rule {
 std::span<const Rule> static_rules();
 
 // Adds what the rules find to loaded.diagnostics, sorted by position.
-void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, const Layout* trainable = nullptr);
+void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, const Layout* trainable = nullptr,
+                 const Exchange* exchange = nullptr);
 
 // What a central mechanism may claim (rule 9). AddRemove: each node is in the cohort independently, so sampling amplifies.
 // ZeroOut: the cohort's size is fixed or the round may close early; the accountant uses rate 1 and the neighbouring run is
@@ -43,6 +45,7 @@ void check_rules(config::LoadResult& loaded, const ComponentCatalog& catalog, co
 Adjacency adjacency_of(const config::RunSpec&);
 
 bool has(const config::ComponentSpec&, std::uint64_t trait);
+bool takes_ranks(const config::RunSpec&);  // may its nodes have adapters of different ranks? (rule 12)
 // Components of this kind that have all `traits` at their default parameters.
 std::vector<std::string> having(const ComponentCatalog&, std::string_view kind, std::uint64_t traits);
 

@@ -2,10 +2,11 @@
 
 namespace hansa::pipeline {
 
-Codecs make_codecs(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services) {
+Codecs make_codecs(const std::vector<config::ComponentSpec>& stages, const StrategyRegistry& registry,
+                   const HostServices& services) {
   Codecs codecs;
   std::vector<const Compressor*> chain;
-  for (const auto& codec : spec.codecs) {
+  for (const auto& codec : stages) {
     codecs.compressors.push_back(make<Compressor>(codec, registry, services));
     chain.push_back(codecs.compressors.back().get());
   }
@@ -14,12 +15,15 @@ Codecs make_codecs(const config::RunSpec& spec, const StrategyRegistry& registry
 }
 
 Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services)
-    : aggregator(make<Aggregator>(spec.aggregator, registry, services)),
+    : trainer(make<Trainer>(spec.trainer, registry, services)),
+      aggregator(make<Aggregator>(spec.aggregator, registry, services)),
       server_optimizer(make<ServerOptimizer>(spec.server_optimizer, registry, services)),
       selector(make<Selector>(spec.selector, registry, services)),
       round_policy(make<RoundPolicy>(spec.round_policy, registry, services)),
-      codec_instances(make_codecs(spec, registry, services)),
+      codec_instances(make_codecs(spec.codecs, registry, services)),
+      downlink_instances(make_codecs(spec.downlink, registry, services)),
       codecs(codec_instances.chain),
+      downlink(downlink_instances.chain),
       additive(spec.aggregator.traits.flags & HANSA_TRAIT_ADDITIVE) {
   if (!spec.privacy.component) return;
   privacy = make<Privacy>(spec.privacy, registry, services);

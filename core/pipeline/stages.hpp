@@ -1,6 +1,7 @@
 // The coordinator's half of a pipeline, made from a resolved spec: one instance per stage, owned here. Made once by the
 // program that coordinates, on its main thread; used on the round thread (codecs also where uploads are screened).
 #pragma once
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <hansa/privacy.hpp>
 #include <hansa/selection.hpp>
 #include <hansa/server_optimizer.hpp>
+#include <hansa/trainer.hpp>
 
 #include "config/run_spec.hpp"
 #include "plugin_host/instance.hpp"
@@ -20,7 +22,8 @@ struct Codecs {  // the chain and what it borrows
   std::vector<Instance<Compressor>> compressors;
   CodecChain chain;
 };
-Codecs make_codecs(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
+Codecs make_codecs(const std::vector<config::ComponentSpec>&, const StrategyRegistry&, const HostServices&);
+using LayoutsByRank = std::map<double, Layout>;  // 0: the adapter's own rank, always there; then those that nodes ask for
 
 template <class Interface>
 Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegistry& registry,
@@ -31,13 +34,16 @@ Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegist
 struct Stages {
   Stages(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
 
+  Instance<Trainer> trainer;  // for the channels that it names; it trains on nodes only
+
   Instance<Aggregator> aggregator;
   Instance<ServerOptimizer> server_optimizer;
   Instance<Privacy> privacy;  // null: no mechanism
   Instance<Selector> selector;
   Instance<RoundPolicy> round_policy;
-  Codecs codec_instances;
-  const CodecChain& codecs;
+  Codecs codec_instances, downlink_instances;
+  const CodecChain& codecs;    // upwards
+  const CodecChain& downlink;  // downwards; empty: versions are sent as they are
   bool additive = false;       // the aggregator returns weighted sums
   bool central_noise = false;  // central DP: nothing about single nodes is shown
 

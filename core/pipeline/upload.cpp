@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
@@ -13,91 +14,191 @@
 namespace hansa::pipeline {
 namespace {
 
-const Channel& only_channel(const WorkOrder& order) {
-  if (order.exchange.up.size() != 1) throw Error("this version carries exactly one channel upwards");
-  return order.exchange.up[0];
-}
+constexpr std::uint64_t kIndexBytesPerTensor = 8192;     // headers of nested codecs included
+constexpr std::uint64_t kIndexBytes = 1u << 16;
+constexpr std::uint64_t kMostListBytes = 16u << 20;      // of one collected tensor whose length the sender decides
 
-PacketContents contents_of(const WorkOrder& order, const std::vector<EncodedTensor>& tensors) {
-  const auto& channel = only_channel(order);
+bool is_change(const Channel& channel) { return channel.carry != Carry::Collect; }
+
+PacketContents contents_of(const WorkOrder& order, const std::vector<std::vector<EncodedTensor>>& tensors) {
   PacketContents contents;
-  contents.channels.push_back({channel.name, {}});
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    contents.channels[0].entries.push_back({channel.layout.tensors[i].name, tensors[i].code});
+  for (std::size_t c = 0; c < order.exchange.up.size(); ++c) {
+    const auto& channel = order.exchange.up[c];
+    PacketChannel packed{channel.name, {}};
+    for (std::size_t i = 0; i < tensors[c].size(); ++i)
+      packed.entries.push_back({channel.layout.tensors[i].name, tensors[c][i].code});
+    contents.channels.push_back(std::move(packed));
   }
   return contents;
 }
 
 double clip_factor(double norm, double bound) { return norm > bound ? bound / norm : 1.0; }
 
+std::string memory_name(const Channel& channel, Index index) {
+  return fmt::format("{}/{}", channel.name, channel.layout.tensors[index].name);
+}
+
+[[noreturn]] void not_finite(const std::string& name) {
+  throw Error(
+      fmt::format("training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, or clip "
+                  "gradients (max_grad_norm)",
+                  name));
+}
+
+void require_layout(const Channel& channel, const std::vector<at::Tensor>& tensors) {
+  const auto& specs = channel.layout.tensors;
+  bool fits = tensors.size() == specs.size();
+  for (std::size_t i = 0; fits && i < specs.size(); ++i) {
+    const auto code = raw_code(specs[i].dtype, tensors[i].sizes().vec());
+    fits = tensors[i].defined() && tensors[i].scalar_type() == scalar_type_of(specs[i].dtype) &&
+           !difference({channel.name, {{specs[i].name, code}}}, {{specs[i]}, {}});
+  }
+  if (!fits) throw Error(fmt::format("the update's channel '{}' does not have the layout of the round", channel.name));
+}
+
+// Adds what earlier rounds lost, and measures. Returns the joint norm of all changes.
+SquaredNorm gather(const WorkOrder& order, std::vector<std::vector<at::Tensor>>& outgoing,
+                   const ErrorFeedback* feedback) {
+  SquaredNorm norm;
+  for (std::size_t c = 0; c < outgoing.size(); ++c) {
+    const auto& channel = order.exchange.up[c];
+    require_layout(channel, outgoing[c]);
+    if (!is_change(channel)) continue;
+    for (Index i = 0; i < outgoing[c].size(); ++i) {
+      auto& delta = outgoing[c][i];
+      if (feedback) {
+        const auto memory = feedback->memory.find(memory_name(channel, i), delta.sizes());
+        if (memory.defined()) delta.add_(memory);
+      }
+      const auto one = squared_norm(delta);
+      if (!one.all_finite()) not_finite(channel.layout.tensors[i].name);
+      norm += one;
+    }
+  }
+  return norm;
+}
+
+class Encoder {  // one tensor after the other
+ public:
+  Encoder(const WorkOrder& order, NodeStages stages, Seeds seeds, double factor)
+      : order_(order), stages_(stages), seeds_(seeds), factor_(factor) {}
+
+  EncodedTensor change(const Channel& channel, Index index, at::Tensor delta, std::vector<at::Tensor>& decoded) {
+    const auto& spec = channel.layout.tensors[index];
+    const auto intended = stages_.feedback ? delta.clone() : at::Tensor();
+    if (factor_ != 1) delta.mul_(factor_);
+    if (stages_.privacy) {
+      guard(stages_.privacy, {.doing = "local noise", .round = order_.plan.round, .tensor = spec.name},
+            [&](Privacy& mechanism) { mechanism.local(channel.name, index, delta, stages_.noise); });
+    }
+    const Seeds own{tensor_seed(seeds_.common, channel.name, index), tensor_seed(seeds_.own, channel.name, index)};
+    auto encoded = stages_.codecs.encode(delta, own);
+    if (!stages_.feedback && channel.carry != Carry::Mean) return encoded;
+    auto seen = stages_.codecs.decode(encoded, spec, own.common);
+    if (stages_.feedback) {
+      auto lost = intended.sub(seen);
+      if (stages_.feedback->decay != 1) lost.mul_(stages_.feedback->decay);
+      stages_.feedback->memory.set(memory_name(channel, index), std::move(lost));
+    }
+    if (channel.carry == Carry::Mean) decoded.push_back(std::move(seen));
+    return encoded;
+  }
+
+ private:
+  const WorkOrder& order_;
+  NodeStages stages_;
+  Seeds seeds_;
+  double factor_;
+};
+
+void screen_channel(const PacketView& view, const Channel& channel, const CodecChain& codecs, std::uint64_t common_seed,
+                    SquaredNorm& norm) {
+  const auto* held = view.find(channel.name);
+  if (!held) throw Error(fmt::format("it holds no channel '{}'", channel.name));
+  if (auto why = difference(*held, channel.layout)) throw Error(*why);
+  for (Index i = 0; i < held->entries.size(); ++i) {
+    const auto& entry = held->entries[i];
+    const auto not_real = [&] { return Error(fmt::format("{} is not finite (NaN or infinity)", entry.name)); };
+    if (!is_change(channel)) {
+      if (entry.code.coded) throw Error(fmt::format("'{}' went through a codec, and must come as it is", entry.name));
+      const auto value = view_as_tensor(view, entry.code);
+      if (value.is_floating_point() && !at::isfinite(value).all().item<bool>()) throw not_real();
+      continue;
+    }
+    const auto delta =
+        codecs.decode(view, entry.code, channel.layout.tensors[i], tensor_seed(common_seed, channel.name, i));
+    const auto one = squared_norm(delta);
+    if (!one.all_finite()) throw not_real();
+    norm += one;
+  }
+}
+
 }  // namespace
 
-EncodedUpdate::EncodedUpdate(const WorkOrder& order, std::vector<EncodedTensor> tensors)
+EncodedUpdate::EncodedUpdate(const WorkOrder& order, std::vector<std::vector<EncodedTensor>> tensors)
     : plan_(contents_of(order, tensors)), tensors_(std::move(tensors)) {}
 
 void EncodedUpdate::stream(const ByteSink& sink) const {
   PacketWriter writer(plan_, sink);
-  for (const auto& tensor : tensors_) {
-    for (const auto& leaf : tensor.leaves) writer.write(bytes_of(leaf));
+  for (const auto& channel : tensors_) {
+    for (const auto& tensor : channel) {
+      for (const auto& leaf : tensor.leaves) writer.write(bytes_of(leaf));
+    }
   }
   writer.finish();
 }
 
-EncodedUpdate encode_update(const WorkOrder& order, std::vector<at::Tensor> deltas, NodeStages stages, Seeds seeds) {
+EncodedUpdate encode_update(const WorkOrder& order, std::vector<std::vector<at::Tensor>> outgoing, NodeStages stages,
+                            Seeds seeds) {
   const at::NoGradGuard no_grad;
-  const auto& channel = only_channel(order);
-  if (deltas.size() != channel.layout.tensors.size()) throw Error("the update does not have the layout of the round");
-  SquaredNorm norm;
-  for (std::size_t i = 0; i < deltas.size(); ++i) {
-    const auto one = squared_norm(deltas[i]);
-    if (!one.all_finite()) {
-      throw Error(fmt::format(
-          "training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, or clip "
-          "gradients (max_grad_norm)",
-          channel.layout.tensors[i].name));
-    }
-    norm += one;
-  }
+  if (outgoing.size() != order.exchange.up.size()) throw Error("the update does not have the channels of the round");
+  const auto norm = gather(order, outgoing, stages.feedback);
   const double factor = clip_factor(norm.norm(), order.clip_bound);
-  std::vector<EncodedTensor> encoded;
-  encoded.reserve(deltas.size());
-  for (Index i = 0; i < deltas.size(); ++i) {
-    auto delta = std::move(deltas[i]);
-    const auto& name = channel.layout.tensors[i].name;
-    if (factor != 1) delta.mul_(factor);
-    if (stages.privacy) {
-      guard(stages.privacy, {.doing = "local noise", .round = order.plan.round, .tensor = name},
-            [&](Privacy& mechanism) { mechanism.local(channel.name, i, delta, stages.noise); });
+  Encoder encoder(order, stages, seeds, factor);
+  const CodecChain as_they_are;
+  std::vector<std::vector<EncodedTensor>> encoded(outgoing.size());
+  std::vector<std::vector<at::Tensor>> decoded(outgoing.size());
+  for (std::size_t c = 0; c < outgoing.size(); ++c) {
+    const auto& channel = order.exchange.up[c];
+    for (Index i = 0; i < outgoing[c].size(); ++i) {
+      auto tensor = std::move(outgoing[c][i]);
+      encoded[c].push_back(is_change(channel) ? encoder.change(channel, i, std::move(tensor), decoded[c])
+                                              : as_they_are.encode(tensor, {}));
     }
-    const Seeds own{tensor_seed(seeds.common, channel.name, i), tensor_seed(seeds.own, channel.name, i)};
-    encoded.push_back(stages.codecs.encode(delta, own));
   }
   EncodedUpdate update(order, std::move(encoded));
   update.norm_before_clip = norm.norm();
   update.clip_factor = factor;
+  update.decoded = std::move(decoded);
   return update;
+}
+
+std::uint64_t most_upload_bytes(const Exchange& exchange, const CodecChain& codecs) {
+  std::uint64_t most = kIndexBytes;
+  for (const auto& channel : exchange.up) {
+    for (const auto& tensor : channel.layout.tensors) {
+      most += kIndexBytesPerTensor;
+      if (is_change(channel))
+        most += codecs.plan(tensor).most_bytes;
+      else
+        most += tensor.elements() < 0 ? kMostListBytes : raw_code(tensor.dtype, tensor.shape).bytes;
+    }
+  }
+  return most;
 }
 
 Screened screen_upload(const std::filesystem::path& packet, const WorkOrder& order, const CodecChain& codecs,
                        std::uint64_t common_seed) {
   const at::NoGradGuard no_grad;
-  const auto& channel = only_channel(order);
   Screened verdict;
   const MappedFile file(packet);
   try {
     const PacketView view(file.bytes());
-    if (view.contents().channels.size() != 1) throw Error("it must hold exactly one channel");
-    const auto* held = view.find(channel.name);
-    if (!held) throw Error(fmt::format("it holds no channel '{}'", channel.name));
-    if (auto why = difference(*held, channel.layout)) throw Error(*why);
+    if (view.contents().channels.size() != order.exchange.up.size())
+      throw Error(fmt::format("it holds {} channels, and the round asked for {}", view.contents().channels.size(),
+                              order.exchange.up.size()));
     SquaredNorm norm;
-    for (Index i = 0; i < held->entries.size(); ++i) {
-      const auto delta = codecs.decode(view, held->entries[i].code, channel.layout.tensors[i],
-                                       tensor_seed(common_seed, channel.name, i));
-      const auto one = squared_norm(delta);
-      if (!one.all_finite()) throw Error(fmt::format("{} is not finite (NaN or infinity)", held->entries[i].name));
-      norm += one;
-    }
+    for (const auto& channel : order.exchange.up) screen_channel(view, channel, codecs, common_seed, norm);
     verdict.norm = norm.norm();
     verdict.clip_factor = clip_factor(verdict.norm, order.clip_bound);
     verdict.accepted = true;

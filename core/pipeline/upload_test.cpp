@@ -64,7 +64,9 @@ struct Node {
   Instance<Privacy> privacy;
   NoNoise noise;
   EncodedUpdate encode(const WorkOrder& order, std::vector<at::Tensor> deltas) {
-    return encode_update(order, std::move(deltas), {codecs, privacy, noise}, {common_seed(1, 7), own_seed(1, 7, 3)});
+    std::vector<std::vector<at::Tensor>> channels;
+    channels.push_back(std::move(deltas));
+    return encode_update(order, std::move(channels), {codecs, privacy, noise}, {common_seed(1, 7), own_seed(1, 7, 3)});
   }
 };
 

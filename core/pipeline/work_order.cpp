@@ -108,6 +108,7 @@ WorkOrder work_order_from_json(std::string_view text) {
 std::uint64_t common_seed(std::uint64_t run_seed, Round round) {
   return derive_seed(run_seed, "codec, common", {round});
 }
+std::uint64_t down_seed(std::uint64_t run_seed) { return derive_seed(run_seed, "codec, down", {}); }
 std::uint64_t own_seed(std::uint64_t run_seed, Round round, NodeId node) {
   return derive_seed(run_seed, "codec, own", {round, node});
 }

@@ -1,6 +1,7 @@
 #include "tensor/codec_chain.hpp"
 
 #include <algorithm>
+#include <functional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -71,12 +72,14 @@ void require_same(const at::Tensor& made, const TensorSpec& out, std::size_t sta
                             fmt::join(out.shape, ", ")));
 }
 
-at::Tensor decode_from(Stages stages, std::size_t stage, const PacketView& packet, const Code& code,
-                       const TensorSpec& out, std::uint64_t common) {
+using ReadLeaf = std::function<at::Tensor(const Code&)>;
+
+at::Tensor decode_from(Stages stages, std::size_t stage, const ReadLeaf& read, const Code& code, const TensorSpec& out,
+                       std::uint64_t common) {
   if (code.coded != (stage < stages.size()))
     throw Error(fmt::format("'{}' went through {} codec stages than the {} of this channel", out.name,
                             code.coded ? "more" : "fewer", stages.size()));
-  if (!code.coded) return view_as_tensor(packet, code);
+  if (!code.coded) return read(code);
   const auto plan = stages[stage]->plan(out);
   if (code.parts.size() != plan.parts.size())
     throw Error(fmt::format("codec stage {}: '{}' has {} parts where {} belong", stage, out.name, code.parts.size(),
@@ -87,7 +90,7 @@ at::Tensor decode_from(Stages stages, std::size_t stage, const PacketView& packe
     const auto& part = code.parts[i];
     require_planned(part, plan.parts[i], plan.most_bytes, stage);
     const TensorSpec spec{out.name, part.dtype, part.shape};
-    encoded.parts.push_back(decode_from(stages, stage + 1, packet, part, spec, seeds_below({common, 0}, i).common));
+    encoded.parts.push_back(decode_from(stages, stage + 1, read, part, spec, seeds_below({common, 0}, i).common));
   }
   auto made = stages[stage]->decode(encoded, out, common);
   require_same(made, out, stage);
@@ -152,7 +155,14 @@ EncodedTensor CodecChain::encode(const at::Tensor& tensor, Seeds seeds) const {
 at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const TensorSpec& out,
                               std::uint64_t common) const {
   require_planned(code, out, code.coded ? kMostCodedListBytes : kNoLimit, 0);
-  return decode_from(stages_, 0, packet, code, {out.name, code.dtype, code.shape}, common);
+  const auto read = [&](const Code& leaf) { return view_as_tensor(packet, leaf); };
+  return decode_from(stages_, 0, read, code, {out.name, code.dtype, code.shape}, common);
+}
+
+at::Tensor CodecChain::decode(const EncodedTensor& encoded, const TensorSpec& out, std::uint64_t common) const {
+  std::size_t next = 0;  // leaves stand in the order in which the tree is walked
+  const auto read = [&](const Code&) { return encoded.leaves.at(next++); };
+  return decode_from(stages_, 0, read, encoded.code, out, common);
 }
 
 SizePlan CodecChain::plan(const TensorSpec& tensor) const {

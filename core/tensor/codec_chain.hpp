@@ -34,6 +34,8 @@ class CodecChain {
   EncodedTensor encode(const at::Tensor&, Seeds) const;  // contiguous copies are made where needed
   // A tensor of exactly `out`. Raw tensors come back as views of the packet: read-only, gone with its bytes.
   at::Tensor decode(const PacketView&, const Code&, const TensorSpec& out, std::uint64_t common) const;
+  // The same of what encode() gave, before it stands in a packet: what the other side will see.
+  at::Tensor decode(const EncodedTensor&, const TensorSpec& out, std::uint64_t common) const;
   // What one tensor will take in a packet, headers included, index and alignment (below 1 KiB) not; `parts` are the leaves.
   SizePlan plan(const TensorSpec&) const;
 

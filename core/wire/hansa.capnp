@@ -128,7 +128,7 @@ struct Work {
   baseEpoch      @3 :UInt64;         # version of the global state that the result is taken against
   view           @4 :Text;           # which part of the model this node trains; empty: all
   pull           @5 :List(Source);   # what the node lacks of baseEpoch, in the order in which it is applied
-  exchange       @6 :Data;           # roles and up channels of this round, canonical bytes
+  exchange       @6 :Data;           # roles and channels of this round (an evaluation: of the state), canonical bytes
   pipelineDigest @7 :Text;           # of the resolved pipeline: Session.pipeline gives it, once is enough
   upload         @8 :Upload;         # where the result goes
   held           @9 :UInt64;         # prefix of the upload that the coordinator holds
@@ -138,8 +138,10 @@ struct Work {
   settled        @13 :List(Settled); # what became of earlier uploads of this node
   enum Task { train @0; evaluate @1; }
   struct Source {
-    channel   @0 :Text;        # name of the channel within the exchange
-    fromEpoch @1 :UInt64;      # state that the bytes apply to (0 and a full blob where it does not matter)
+    channel   @0 :Text;        # "version": all that stands, replaces what the node holds; "part": the tensors that moved since
+                               # fromEpoch, the others stay; "log": entries of append-only channels; "snapshot": all
+                               # such entries up to toEpoch as one, replaces them. All are packets
+    fromEpoch @1 :UInt64;      # state that the bytes apply to (0 where it does not matter)
     toEpoch   @2 :UInt64;      # state that they lead to
     info      @3 :BlobInfo;    # what the bytes must be
     source    @4 :BlobSource;

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -48,6 +50,17 @@ class Stateless : public Interface {
   std::uint32_t state_version() const final { return 0; }
   void save(StateWriter&) const final {}
   void load(const StateReader&, std::uint32_t) final {}
+};
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// What a node receives of a channel other than "adapter": one entry of a log, or the latest state. Entries of a log come
+// oldest first. Tensors are valid until the call that got them returns.
+struct Download {
+  std::string channel;
+  Epoch epoch = 0;    // of the version that it belongs to
+  bool anew = false;  // forget what came before it: a Latest channel, the first entry of a log, or a compacted one
+  NamedTensors tensors;
 };
 
 // Given to every factory; valid for the component's life; every method may be called from any thread.

@@ -2,6 +2,7 @@
 // the config see these types and no tensor. Values; nothing here owns a resource. Frozen per kind revision.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -79,14 +80,18 @@ struct Layout {
   bool operator==(const Layout&) const = default;
 };
 
+// What becomes of one trainable tensor in one round.
 enum class Role : std::uint8_t {
-  Frozen,    // neither trained nor shipped this round
+  Frozen,    // part of the shared model, at rest this round: neither trained nor shipped (RoLoRA's other half)
   Shared,    // trained, shipped, reduced
-  Personal,  // trained, never leaves the node
+  Personal,  // trained, and never leaves the node, which keeps it (FedSA-LoRA's B)
+  Derived,   // made by every node itself from the base and what it receives: never shipped, never kept (FedKSeed)
 };
 enum class Carry : std::uint8_t {
-  Sum,      // real numbers: joint clip, codecs, noise and weights apply, as one vector with the other Sum channels
-  Collect,  // carried as it is to the consumer: seeds, logits, centroids, text
+  Sum,      // real numbers: joint clip, codecs and noise, then the aggregator's rule, the weights and the server optimiser
+  Mean,     // real numbers: joint clip, codecs and noise; then the host adds their plain sum over the registered population
+            // to what stands. No weights, no rule, no optimiser (SCAFFOLD's control variate)
+  Collect,  // carried as it is to the aggregator: seeds, logits, centroids, text. Refused under differential privacy
 };
 enum class Keep : std::uint8_t {
   Latest,  // a download replaces what the node holds
@@ -94,15 +99,18 @@ enum class Keep : std::uint8_t {
 };
 struct Channel {
   std::string name;  // "adapter" is the trainable layout itself
-  Layout layout;
-  Carry carry = Carry::Sum;
-  Keep keep = Keep::Latest;
-  bool for_trainer = false;  // who receives it on the node: the adapter, or the trainer
+  Layout layout;     // Collect and Log: one extent of a shape may be -1, a length that the sender decides
+  Carry carry = Carry::Sum;  // upwards
+  Keep keep = Keep::Latest;  // downwards
+  bool for_trainer = false;  // downwards: who receives it on the node, the adapter or the trainer
 };
 inline constexpr std::string_view kAdapterChannel = "adapter";
 
-struct Exchange {           // what one round trains and moves for nodes of one view; known before it starts
-  std::string view;         // nodes of one view share layouts and downloads; "" when all are alike
+// What one round trains and moves for nodes of one view; known before it starts. An aggregator names the view, the roles
+// and the channels beyond "adapter"; the host adds "adapter" at the front (up: what is Shared; down: what is Shared or
+// Frozen) and the trainer's channels at the end. View and `down` are the same in every round of a run.
+struct Exchange {
+  std::string view;         // nodes of one view share shapes and downloads; "" is the pipeline's own and always there
   std::vector<Role> roles;  // one per tensor of the trainable layout
   std::vector<Channel> up, down;
 };

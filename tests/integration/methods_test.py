@@ -1,0 +1,248 @@
+"""The contract's hardest users, each end to end over processes: what the paper promises is looked up in the files of the run."""
+
+import json
+import shutil
+import subprocess
+
+import numpy
+import pytest
+from federation import WORDS, events, make_base, text_of
+
+LANGUAGES = list(WORDS)
+
+
+class Study:
+    """A pipeline without codecs or clip, whose sections a test gives by name: adapter="use = ..."."""
+
+    def __init__(self, folder, program, ranks=None, rounds=3, extra="", **sections):
+        self.folder, self.program = folder, str(program)
+        make_base(folder / "base")
+        chosen = {"adapter": 'use = "lora"\nr = 4', "trainer": SFT, "aggregator": 'use = "fedavg"\nweighting = "uniform"',
+                  **sections}
+        text = f'[run]\nseed = 5\nrounds = {rounds}\n[model]\nuse = "llama"\npath = "base"\ninitialise = true\n'
+        text += '[data]\nuse = "text"\nseparator = "%"\nlength = 32\n[train]\nthreads = 1\n'
+        text += "[network]\nlease_seconds = 60\nheartbeat_seconds = 0.5\n"
+        text += "".join(f"[{name}]\n{body}\n" for name, body in chosen.items()) + extra
+        for i, language in enumerate(LANGUAGES):
+            (folder / f"{language}.txt").write_text(text_of(language, 12))
+            (folder / f"{language}-heldout.txt").write_text(text_of(language, 3))
+            text += f'[[node]]\nname = "{language}"\ndata = "{language}.txt"\nheldout = "{language}-heldout.txt"\n'
+            text += f"rank = {ranks[i]}\n" if ranks else ""
+        self.config = folder / "study.toml"
+        self.config.write_text(text)
+        self.simulation = folder / "simulation.toml"
+        self.simulation.write_text(text + "[simulation]\n")
+
+    def run(self, name="run", *arguments, config=None):
+        done = subprocess.run([self.program, "run", str(config or self.config), "--run-dir", str(self.folder / name), *arguments],
+                              capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.folder / name
+
+    def both(self, *arguments):
+        """Over processes and in simulation; the versions and logs must be the same to the last bit."""
+        run, simulated = self.run("run", *arguments), self.run("simulated", *arguments, config=self.simulation)
+        names = sorted(path.name for path in (run / "versions").iterdir() if path.suffix in (".hansa", ".log", ".snapshot"))
+        assert names == sorted(path.name for path in (simulated / "versions").iterdir()
+                               if path.suffix in (".hansa", ".log", ".snapshot"))
+        for name in names:
+            assert (run / "versions" / name).read_bytes() == (simulated / "versions" / name).read_bytes(), name
+        return run
+
+    def hansa(self, *arguments):
+        done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def layout(self, file):
+        return {row["name"]: row for row in json.loads(self.hansa("inspect", "layout", file, "--json"))}
+
+
+SFT = 'use = "sft"\nsteps = 2\nbatch = 2\nlearning_rate = 0.01'
+
+
+@pytest.fixture
+def study(tmp_path, hansa):
+    def make(**options):
+        folder = tmp_path / "study"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return Study(folder, hansa.program, **options)
+
+    return make
+
+
+def newest(run, suffix=".hansa"):
+    return max(path for path in (run / "versions").iterdir() if path.name.endswith(suffix) and path.name.count(".") == 1)
+
+
+def summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def learnt(run):
+    loss = summary(run)["loss"]
+    return all(loss["federated"][silo] < loss["base"][silo] for silo in loss["base"])
+
+
+def logits_of(study, adapter, out, model=None):
+    ids = study.folder / "ids.json"
+    ids.write_text(json.dumps([[1, 40, 99, 7], [3, 3, 250, 12]]))
+    extra = ["--adapter", adapter] if adapter else []
+    study.hansa("inspect", "logits", "--model", model or study.folder / "weights", *extra, "--tokens", ids, "--out", out)
+    from safetensors.numpy import load_file
+    return load_file(out)["logits"]
+
+
+def with_weights(study, run):
+    """The base as a checkpoint with weights: adapters need one to be looked at alone."""
+    study.hansa("export", "--run", run, "--merged", "--out", study.folder / "merged")
+    return study.folder / "merged"
+
+
+def test_exact_averaging_sends_residuals_down_and_exports_the_rank_that_it_needs(study, tmp_path):
+    fed = study(aggregator='use = "fedex_lora"\nweighting = "uniform"', rounds=3)
+    run = fed.both()
+    assert learnt(run)
+    logs = sorted((run / "versions").glob("*.log"))
+    assert len(logs) == 3
+    for name, row in fed.layout(logs[0]).items():  # factors only: (K - 1) r wide, never as wide as the weight
+        assert name.endswith((".residual_A", ".residual_B"))
+        assert row["shape"][0 if name.endswith("A") else 1] <= 2 * 4
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    assert config["r"] > 4
+    merged = with_weights(fed, run)
+
+    import torch
+    from transformers import AutoModelForCausalLM
+    ours = logits_of(fed, None, tmp_path / "merged.safetensors", model=merged)
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(merged)(torch.tensor([[1, 40, 99, 7], [3, 3, 250, 12]])).logits.numpy()
+    assert numpy.abs(ours - theirs).max() < 1e-4 * numpy.abs(theirs).max()
+
+
+def test_a_long_log_is_compacted_and_says_the_same(study):
+    fed = study(aggregator='use = "fedex_lora"\nweighting = "uniform"', rounds=7)
+    plain = fed.run("plain", config=fed.simulation)
+    short = fed.run("short", "--set", "run.compact_log_after=2", config=fed.simulation)
+    over_processes = fed.run("processes", "--set", "run.compact_log_after=2")
+    assert len(list((plain / "versions").glob("*.log"))) == 7
+    for run in (short, over_processes):
+        assert len(list((run / "versions").glob("*.snapshot"))) == 1
+        assert len(list((run / "versions").glob("*.log"))) <= 4
+        for silo, loss in summary(plain)["loss"]["federated"].items():
+            assert summary(run)["loss"]["federated"][silo] == pytest.approx(loss, rel=1e-5)
+
+
+def test_another_server_optimiser_than_plain_averaging_is_refused_for_an_exact_rule(study, hansa):
+    fed = study(aggregator='use = "fedex_lora"', server_optimizer='use = "sgd"\nlearning_rate = 0.5')
+    done = hansa("check", fed.config)
+    assert done.returncode == 1 and "[rule 22]" in done.stdout
+
+
+def test_nodes_of_three_ranks_share_one_model(study):
+    fed = study(aggregator='use = "flexlora"\nweighting = "uniform"', ranks=[2, 4, 8], rounds=3)
+    run = fed.both()
+    assert learnt(run)
+    last = newest(run).name.split(".")[0]
+    for rank in (2, 4, 8):
+        file = run / "versions" / f"{last}.rank{rank}.hansa"
+        assert {row["shape"][0] for name, row in fed.layout(file).items() if name.endswith("lora_A")} == {rank}
+
+
+def test_ranks_that_differ_are_refused_where_a_rule_takes_one(study, hansa):
+    done = hansa("check", study(ranks=[2, 4, 8]).config)
+    assert done.returncode == 1 and "[rule 12]" in done.stdout and "flexlora" in done.stdout
+
+
+def test_alternating_halves_halve_the_bytes(study):
+    whole = summary(study(rounds=4).run("whole"))
+    fed = study(aggregator='use = "rolora"\nweighting = "uniform"', rounds=4)
+    run = fed.both()
+    half = summary(run)
+    assert learnt(run)
+    index = 3 * 4 * 4096  # names and offsets in each packet
+    assert half["bytes_up"] < whole["bytes_up"] / 2 + index
+    assert half["bytes_down"] < whole["bytes_down"] * (1 / 5 + 4 / 5 / 2) + 2 * index  # the first version is whole
+
+
+def test_the_personal_half_stays_on_its_node_and_is_exported_from_there(study):
+    fed = study(aggregator='use = "fedsa_lora"\nweighting = "uniform"', rounds=3)
+    run = fed.both()
+    assert all(name.endswith("lora_A") for name in fed.layout(newest(run)))
+    exported = {}
+    from safetensors.numpy import load_file
+    for language in LANGUAGES:
+        out = fed.folder / f"adapter-{language}"
+        fed.hansa("export", "--run", run, "--node", language, "--out", out)
+        exported[language] = load_file(out / "adapter_model.safetensors")
+    first, second = exported["de"], exported["pl"]
+    for name in first:
+        same = numpy.array_equal(first[name], second[name])
+        assert same == ("lora_A" in name), name
+        assert "lora_A" in name or numpy.abs(first[name]).max() > 0
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert any("heldout_nats_per_byte" in row and ",de," in row for row in rows)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_control_variates_travel_both_ways(study, optimizer):
+    rate = 0.1 if optimizer == "sgd" else 0.01
+    fed = study(trainer=f'use = "scaffold"\nsteps = 3\nbatch = 2\noptimizer = "{optimizer}"\nlearning_rate = {rate}')
+    run = fed.both()
+    assert learnt(run)
+    control = [row for row in json.loads(fed.hansa("inspect", "layout", newest(run), "--json")) if row["channel"] == "control"]
+    assert len(control) == len(fed.layout(newest(run)))
+
+
+def test_seeds_and_scalars_are_all_that_travels(study):
+    fed = study(adapter='use = "full"', trainer='use = "fedkseed"\nsteps = 20\nbatch = 2\nseeds = 64\nlearning_rate = 1e-3',
+                aggregator='use = "fedkseed"\nweighting = "uniform"\nseeds = 64', rounds=3)
+    run = fed.both()
+    assert not fed.layout(newest(run))  # a version holds no tensor
+    assert len(list((run / "versions").glob("*.log"))) == 3
+    told = summary(run)
+    assert (told["bytes_up"] + told["bytes_down"]) / (3 * 3) < 10_000
+
+
+TOPK = '[[codec]]\nuse = "topk"\nfraction = 0.05\n[[codec]]\nuse = "zstd"\n'
+
+
+def test_what_a_sparse_codec_leaves_out_is_sent_later(study):
+    def average(run):
+        return numpy.mean(list(summary(run)["loss"]["federated"].values()))
+
+    without = average(study(rounds=6, extra=TOPK).run("without"))
+    run = study(rounds=6, extra=TOPK + "[error_feedback]\n").both()
+    assert learnt(run) and average(run) < without
+
+
+def test_a_chain_of_privacy_codecs_and_optimiser_runs_with_a_lossy_downlink(study):
+    fed = study(rounds=4, privacy='use = "clip"\nclipping_norm = 0.5', server_optimizer='use = "adam"\nlearning_rate = 0.01',
+                extra='[[codec]]\nuse = "int8"\n[[codec]]\nuse = "zstd"\n[[downlink]]\nuse = "bf16"\n')
+    run = fed.both()
+    assert learnt(run)
+    served = max((run / "versions").glob("*.served"))
+    assert served.stat().st_size < 0.7 * newest(run).stat().st_size
+
+
+def test_a_node_that_does_not_train_changes_nothing_over_a_lossy_downlink(study):
+    """Deltas are taken against the model as decoded: against the version itself they would hold the rounding error."""
+    fed = study(rounds=2, trainer=SFT.replace("0.01", "0"), extra='[[downlink]]\nuse = "int8"\n')
+    run = fed.run("run", "--set", "run.keep_versions=9")
+    first, last = run / "versions" / "epoch-000000.hansa", newest(run)
+    assert tensors_of(fed, first) == tensors_of(fed, last)
+
+
+def tensors_of(study, file):
+    layout = study.layout(file)
+    size = sum(-(-4 * int(numpy.prod(row["shape"])) // 64) * 64 for row in layout.values())
+    return file.read_bytes()[-size:]
+
+
+@pytest.mark.parametrize("rule", ['use = "median"', 'use = "krum"\nf = 0\nm = 2',
+                                  'use = "bucketing"\nsize = 2\ninner = { use = "median" }'])
+def test_rules_that_look_at_single_updates_run_over_processes(study, rule):
+    run = study(aggregator=rule, rounds=2).both()
+    assert learnt(run)
+    assert [event["event"] for event in events(run)].count("round_released") == 2
