@@ -63,7 +63,7 @@ Spectrum decompose(const Factors& factors, double tolerance) {
 std::uint64_t decompose_workspace(std::int64_t d, std::int64_t m, std::int64_t k) {
   // The stack; LAPACK's copy of a side, its basis and core; both bases; the vectors of the core and those of the product.
   const auto sides = static_cast<std::uint64_t>(m * (d + k)), core = static_cast<std::uint64_t>(m * m);
-  return (4 * sides + 6 * core) * sizeof(double);
+  return (4 * sides + 7 * core) * sizeof(double);
 }
 
 Factors balanced(const Spectrum& spectrum, std::int64_t most) {

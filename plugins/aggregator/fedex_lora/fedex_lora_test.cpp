@@ -6,6 +6,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
+#include <hansa/testing/counting_updates.hpp>
 #include <hansa/testing/fake_updates.hpp>
 
 #include "base/error.hpp"
@@ -172,6 +173,21 @@ TEST_CASE("everything is shared, and the log's layout follows from the trainable
   CHECK((log.name == "residual" && log.keep == Keep::Log && !log.for_trainer));
   const std::vector<TensorSpec> want{{"q.residual_A", DType::f32, {-1, kIn}}, {"q.residual_B", DType::f32, {kOut, -1}}};
   CHECK((log.layout.tensors == want));
+}
+
+TEST_CASE("the stated workspace holds the changes, and each is decoded once") {
+  for (std::size_t clients : {2, 5, 30}) {  // 30: more columns than the weight has
+    const auto layout = layout_of(kOut, kIn, kRank);
+    const auto updates = cohort(clients, layout, 1);
+    const testing::CountingUpdates counting(updates);
+    FakeResults results;
+    FedExLora().reduce(counting, results);
+    const auto pair = static_cast<std::uint64_t>(kRank * (kIn + kOut)) * sizeof(float);
+    CHECK(counting.bytes_read() == clients * pair);
+    const auto result = static_cast<std::uint64_t>(results.appended("residual", "q.residual_A").nbytes() +
+                                                   results.appended("residual", "q.residual_B").nbytes());
+    CHECK(counting.most_bytes() + result <= FedExLora().workspace(layout, layout.groups[0], clients));
+  }
 }
 
 TEST_CASE("what is no low-rank pair, and clients of another rank, are refused") {

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 #include <hansa/testing/bare_model.hpp>
+#include <hansa/testing/counting_updates.hpp>
 #include <hansa/testing/fake_updates.hpp>
 
 #include "base/error.hpp"
@@ -119,6 +120,17 @@ TEST_CASE("the same updates give the same bits") {
   for (std::int64_t rank : {4, 8, 16})
     for (std::size_t member : {0, 1})
       CHECK(first.view_at(name_of(rank), member).equal(second.view_at(name_of(rank), member)));
+}
+
+TEST_CASE("each client is decoded once, and the workspace stated for the largest rank bounds what is held") {
+  auto updates = three_ranks();
+  for (NodeId node = 1; node <= 9; ++node) add(updates, node, node % 2 == 0 ? 16 : 4);
+  const testing::CountingUpdates counting(updates);
+  FakeResults results;
+  FlexLora(host).reduce(counting, results);
+  const Layout largest{specs(16), {{"lora", {0, 1}, 1}}};
+  CHECK(counting.bytes_read() == (4 * 16 + 5 * 4) * (kIn + kOut) * sizeof(float));
+  CHECK(counting.most_bytes() <= FlexLora(host).workspace(largest, largest.groups[0], 9));
 }
 
 TEST_CASE("a node's view is named by its rank, and everything is shared") {
