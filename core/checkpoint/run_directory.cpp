@@ -144,14 +144,13 @@ std::optional<Epoch> RunDirectory::newest_snapshot() const {
 }
 
 void RunDirectory::drop_logs(Epoch up_to) const {
-  const auto newest = newest_snapshot();
   std::error_code missing_is_fine;
   std::vector<std::filesystem::path> going;
   for (const auto& entry : std::filesystem::directory_iterator(directory_ / "versions")) {
     const auto epoch = epoch_of(entry.path().filename().string());
     if (!epoch) continue;
     if (entry.path() == log(*epoch) && *epoch <= up_to) going.push_back(entry.path());
-    if (entry.path() == snapshot(*epoch) && newest && *epoch < *newest) going.push_back(entry.path());
+    if (entry.path() == snapshot(*epoch) && *epoch < up_to) going.push_back(entry.path());
   }
   for (const auto& path : going) std::filesystem::remove(path, missing_is_fine);
 }

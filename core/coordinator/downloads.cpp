@@ -78,8 +78,10 @@ void Engine::add_pulls(wire::WorkOffer& offer, const pipeline::View& view, Epoch
     else
       add_pull(offer, wire::kPullVersion, 0, target, standing.packets.front());
   }
+  // Everybody goes on from a snapshot as soon as there is one: a node that computed with the entries behind it would get the
+  // same numbers only up to rounding.
   Epoch from = holds == kNothing ? 0 : holds;
-  if (const auto snapshot = directory.newest_snapshot(); snapshot && (holds == kNothing || holds < log_floor())) {
+  if (const auto snapshot = directory.newest_snapshot(); snapshot && (holds == kNothing || holds < *snapshot)) {
     from = *snapshot;
     add_pull(offer, wire::kPullSnapshot, 0, from, directory.snapshot(from));
   }
@@ -88,28 +90,16 @@ void Engine::add_pulls(wire::WorkOffer& offer, const pipeline::View& view, Epoch
   }
 }
 
-// Epochs from which on every entry of the log is still there.
-Epoch Engine::log_floor() const {
-  const auto found = manifest_.notes.find("log_floor");
-  return found == manifest_.notes.end() ? 0 : std::stoull(found->second);
-}
-
-bool Engine::log_is_long() const {
-  if (!log_compacts_) return false;
-  const auto logs = setup_.directory.logs();
-  const auto from = setup_.directory.newest_snapshot().value_or(0);
-  const auto epoch = machine_->epoch();
-  const auto count = std::count_if(logs.begin(), logs.end(), [&](Epoch one) { return one > from && one <= epoch; });
-  return count >= spec_.run.compact_log_after;
-}
-
-// A snapshot says everything up to its epoch. The entries since the snapshot before it stay for nodes that were away a while;
-// older ones go, after the manifest says so.
-void Engine::compact_log(Lock& lock) {
-  const auto epoch = machine_->epoch();
-  const auto standing = standing_of(setup_.directory, epoch);
-  const auto floor = setup_.directory.newest_snapshot().value_or(0);
-  lock.unlock();
+// Where the log has become long, a version comes with a snapshot that says all of it. Without the mutex; a function of the
+// files that lead to the version, so a restart makes the same one.
+void Engine::compact_log(Epoch epoch) const {
+  const auto& directory = setup_.directory;
+  const auto last = directory.newest_snapshot().value_or(0);
+  if (last >= epoch) return;  // a restart came after it
+  const auto logs = directory.logs();
+  const auto count = std::count_if(logs.begin(), logs.end(), [&](Epoch one) { return one > last && one <= epoch; });
+  if (count < spec_.run.compact_log_after) return;
+  const auto standing = standing_of(directory, epoch);
   std::vector<MappedFile> files;
   std::map<std::string, std::vector<Download>> entries;
   for (const auto& one : standing.log) files.emplace_back(one.file);
@@ -127,11 +117,7 @@ void Engine::compact_log(Lock& lock) {
   for (const auto& [channel, all] : entries) {
     auto one = guard(stages_.aggregator, {.doing = "compact", .tensor = channel},
                      [&](Aggregator& rule) { return rule.compact(channel, all); });
-    if (!one) {
-      lock.lock();
-      log_compacts_ = false;
-      return;
-    }
+    if (!one) return;  // this rule's log is never compacted
     PacketChannel packed{channel, {}};
     for (auto& [name, tensor] : *one) {
       tensors.push_back(tensor.contiguous());
@@ -139,17 +125,12 @@ void Engine::compact_log(Lock& lock) {
     }
     contents.channels.push_back(std::move(packed));
   }
-  fold::PacketFileWriter file(setup_.directory.snapshot(epoch), std::move(contents), durability_);
+  fold::PacketFileWriter file(directory.snapshot(epoch), std::move(contents), durability_);
   std::size_t next = 0;
   for (const auto& channel : file.plan().contents().channels) {
     for (const auto& entry : channel.entries) file.put(entry.code, 0, bytes_of(tensors[next++]));
   }
   file.finish();
-  lock.lock();
-  manifest_.notes["log_floor"] = std::to_string(floor);
-  checkpoint();
-  setup_.directory.drop_logs(floor);
-  served_.clear();
 }
 
 }  // namespace hansa::coordinator

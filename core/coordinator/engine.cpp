@@ -148,10 +148,6 @@ std::optional<Result> Engine::idle(Lock& lock) {
     record_evaluation(lock, machine_->epoch(), *answers);  // a restart came between journal and checkpoint
     return std::nullopt;
   }
-  if (log_is_long()) {
-    compact_log(lock);
-    return std::nullopt;
-  }
   if (evaluation_due()) {
     std::vector<NodeId> nodes;
     for (const auto& node : spec_.nodes) {

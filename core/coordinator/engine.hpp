@@ -117,9 +117,7 @@ class Engine final : public wire::Service {
   void save_components(Epoch) const;
   void load_components(Epoch);
   void prepare_downloads(Epoch) const;  // what nodes are sent of a version, beside the version itself
-  bool log_is_long() const;
-  void compact_log(Lock&);
-  Epoch log_floor() const;
+  void compact_log(Epoch) const;
   std::optional<SpendEvent> spend_of(const RoundPlan&) const;
   std::optional<double> spent_epsilon() const;
   double weight_of(const Claims&) const;
@@ -166,7 +164,6 @@ class Engine final : public wire::Service {
   std::map<NodeId, std::size_t> views_by_node_;     // which of them
   std::map<NodeId, double> ranks_;                  // of the nodes' adapters, as configured
   std::vector<Channel> down_;                       // of the view ""
-  bool log_compacts_ = true;                        // until the rule says that it cannot
   std::string canonical_, pipeline_digest_;
   std::atomic<std::uint64_t> bytes_down_{0}, bytes_up_{0};
   double seconds_before_ = 0, started_at_ = 0, round_opened_at_ = 0;

@@ -47,6 +47,7 @@ void Engine::fold_and_release(Lock& lock) {
   try {
     folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
     prepare_downloads(plan.base + 1);
+    compact_log(plan.base + 1);
   } catch (const DiskFull&) {
     lock.lock();
     load_components(plan.base);  // plugins may have changed their state half-way
@@ -165,6 +166,7 @@ void Engine::sweep() {
   }
   for (const auto& path : paths) held.files.emplace_back(open(path.c_str(), O_RDONLY | O_CLOEXEC));  // missing is fine
   setup_.directory.keep_versions(epoch, spec_.run.keep_versions);
+  if (const auto snapshot = setup_.directory.newest_snapshot()) setup_.directory.drop_logs(*snapshot);
   spool_.remove_all_but(machine_->next_round(), machine_->next_attempt());
   screening_.post([last = std::make_shared<Held>(std::move(held))] {});
 }

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # this folder's own modules, under importlib's mode too
 from federation import CLIP, Federation  # noqa: E402
 from processes import Operator  # noqa: E402
+from study import Study  # noqa: E402
 
 
 @pytest.fixture
@@ -31,3 +33,14 @@ def rogue(build_dir):
 @pytest.fixture(autouse=True)
 def test_plugins(build_dir, monkeypatch):
     monkeypatch.setenv("HANSA_TEST_PLUGINS", str(build_dir / "test_plugins"))
+
+
+@pytest.fixture
+def study(tmp_path, hansa):
+    def make(**options):
+        folder = tmp_path / "study"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return Study(folder, hansa.program, **options)
+
+    return make
