@@ -77,7 +77,7 @@ HANSA_PLUGIN(org_hansa_flexlora, "0.1.0") {
       .add<flexlora::FlexLora>("flexlora",
                                "Nodes of different ranks: each gets the best factors of its rank of the mean product.")
       .doc(
-          "arXiv 2402.11505. A node's rank comes from its `rank` in [[nodes]]; alpha is the adapter's, so that the "
+          "arXiv 2402.11505. A node's rank comes from its `rank` in [[node]]; alpha is the adapter's, so that the "
           "scale "
           "follows the rank. Needs the plain server optimiser.")
       .groups("lora")
