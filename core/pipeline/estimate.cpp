@@ -146,9 +146,11 @@ CostEstimate estimate(const config::RunSpec& spec, const Shape& shape, const Sta
   std::uint64_t step = 0, group = 0;
   const auto state = guard(stages.server_optimizer, {.doing = "state"},
                            [&](ServerOptimizer& o) { return optimiser_state(layout, o, step); });
-  for (const auto& g : layout.groups)
-    group = std::max(group, guard(stages.aggregator, {.doing = "workspace"},
-                                  [&](Aggregator& a) { return a.workspace(layout, g, clients); }));
+  for (const auto& [rank, at_rank] : shape.layouts) {
+    for (const auto& g : at_rank.groups)
+      group = std::max(group, guard(stages.aggregator, {.doing = "workspace"},
+                                    [&](Aggregator& a) { return a.workspace(at_rank, g, clients); }));
+  }
   const auto upload = cost.up.back();
   cost.coordinator_memory = group + step + clients * kChunksInFlight * kChunk;
   const auto version = bytes_of(layout) + state;

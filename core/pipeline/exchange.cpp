@@ -9,9 +9,6 @@
 namespace hansa::pipeline {
 namespace {
 
-bool real(DType type) {
-  return type == DType::f32 || type == DType::f16 || type == DType::bf16 || type == DType::f8e4m3;
-}
 bool open_length(const TensorSpec& spec) {
   return std::find(spec.shape.begin(), spec.shape.end(), -1) != spec.shape.end();
 }
@@ -78,9 +75,6 @@ Exchange exchange_for(const Stages& stages, const Layout& trainable, const Round
 
   Exchange all{own.view, own.roles, {}, {}};
   auto shared = part_of(trainable, own.roles, {Role::Shared});
-  for (const auto& tensor : shared.tensors) {
-    if (!real(tensor.dtype)) wrong(rule, fmt::format("'{}' holds whole numbers and cannot be averaged", tensor.name));
-  }
   if (!shared.tensors.empty()) all.up.push_back({std::string(kAdapterChannel), std::move(shared)});
   auto standing = part_of(trainable, own.roles, {Role::Shared, Role::Frozen});
   if (!standing.tensors.empty()) all.down.push_back({std::string(kAdapterChannel), std::move(standing)});

@@ -96,14 +96,18 @@ std::optional<Finding> stale_memory(const RuleInput& in) {
                      offer(in, "selector", HANSA_TRAIT_EVERYONE, "let every node take part")};
 }
 
+std::string rank_text(const config::NodeSpec& node) {
+  return node.rank == 0 ? "the pipeline's rank" : fmt::format("rank {:g}", node.rank);
+}
+
 std::optional<Finding> different_ranks(const RuleInput& in) {
   const auto& nodes = in.spec.nodes;
   const auto odd = std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n.rank != nodes.front().rank; });
   const auto& aggregator = in.spec.aggregator;
   if (odd == nodes.end() || !aggregator.component || has(aggregator, HANSA_TRAIT_RANK_AWARE)) return std::nullopt;
   return Finding{fmt::format("node.{}.rank", odd->listed),
-                 fmt::format("`{}` has rank {:g} and `{}` rank {:g}, and `{}` cannot put factors of different ranks together",
-                             nodes.front().name, nodes.front().rank, odd->name, odd->rank, aggregator.use),
+                 fmt::format("`{}` has {} and `{}` {}, and `{}` cannot put factors of different ranks together",
+                             nodes.front().name, rank_text(nodes.front()), odd->name, rank_text(*odd), aggregator.use),
                  offer(in, "aggregator", HANSA_TRAIT_RANK_AWARE, "no installed rule takes different ranks") +
                      ", or give all nodes one rank"};
 }

@@ -32,10 +32,10 @@ struct Bench {
     REQUIRE(to.component != nullptr);
     to.component->traits(to.component, &to.params.raw(), &to.traits);
   }
-  std::set<int> broken(const Layout* layout = nullptr) const {
+  std::set<int> broken(const Layout* layout = nullptr, const Exchange* exchange = nullptr) const {
     std::set<int> numbers;
     for (const auto& rule : static_rules())
-      if (rule.look({spec, catalog, layout})) numbers.insert(rule.number);
+      if (rule.look({spec, catalog, layout, exchange})) numbers.insert(rule.number);
     return numbers;
   }
   Finding finding(int number) const {
@@ -81,6 +81,42 @@ TEST_CASE("rule 9: a fixed cohort or an early close changes what may be claimed"
   CHECK(b.finding(9).key == "round_policy.use");
   b.set(b.spec.privacy, "privacy", "bound");
   CHECK(b.broken().empty());
+}
+
+TEST_CASE("rules 10 and 11: error memory and who is asked") {
+  Bench b;
+  b.spec.error_feedback = config::FeedbackSection{};
+  CHECK(b.broken().empty());
+  b.set(b.spec.privacy, "privacy", "noise");
+  CHECK(b.broken().empty());  // everybody, every round: nothing is amplified
+  b.set(b.spec.selector, "selector", "coin");
+  CHECK(b.broken() == std::set{10, 11});
+  b.spec.privacy = {};
+  CHECK(b.broken() == std::set{11});
+  b.set(b.spec.selector, "selector", "all");
+  b.set(b.spec.privacy, "privacy", "noise");
+  b.spec.privacy.traits.flags = HANSA_TRAIT_LOCAL_NOISE;
+  CHECK(b.broken() == std::set{10});
+}
+
+TEST_CASE("rule 12: ranks may differ only under a rule that says so") {
+  Bench b;
+  b.spec.nodes = {{.name = "a"}, {.name = "b", .rank = 4, .listed = 1}};
+  CHECK(b.broken() == std::set{12});
+  CHECK(b.finding(12).key == "node.1.rank");
+  b.spec.aggregator.traits.flags |= HANSA_TRAIT_RANK_AWARE;
+  CHECK(b.broken().empty());
+}
+
+TEST_CASE("rule 14: under DP nothing goes past clip and noise") {
+  Bench b;
+  Exchange exchange;
+  exchange.up = {{"adapter"}, {"control", {}, Carry::Mean}};
+  CHECK(b.broken(nullptr, &exchange).empty());
+  b.set(b.spec.privacy, "privacy", "noise");
+  CHECK(b.broken(nullptr, &exchange).empty());
+  exchange.up.push_back({"seeds", {}, Carry::Collect});
+  CHECK(b.broken(nullptr, &exchange) == std::set{14});
 }
 
 TEST_CASE("rule 13: plain means of low-rank factors are named once, and exact rules offered") {

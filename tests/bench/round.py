@@ -87,10 +87,10 @@ def wait_for_file(path, process):
     return path.read_text().strip()
 
 
-def federate(folder, nodes, megabytes, rounds):
+def federate(folder, nodes, megabytes, rounds, **options):
     """One federation; returns its run directory and the processes, coordinator first."""
     config = hollow_config(folder, BUILD, rounds=rounds, nodes=nodes, tensors=TENSORS,
-                           elements=int(megabytes * 1e6 / 4 / TENSORS), trainer='use = "constant"\nvalue = 0.001')
+                           elements=int(megabytes * 1e6 / 4 / TENSORS), trainer='use = "constant"\nvalue = 0.001', **options)
     run_dir = folder / "run"
     with open(folder / "log.txt", "w") as log:
         coordinator = Watched([PROGRAM, "coordinator", config, "--run-dir", run_dir], log)

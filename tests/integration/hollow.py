@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 
-def hollow_config(folder, build_dir, rounds=4, nodes=2, tensors=60, elements=1000, trainer='use = "constant"', extra=""):
+def hollow_config(folder, build_dir, rounds=4, nodes=2, tensors=60, elements=1000, trainer='use = "constant"', extra="",
+                  aggregator='use = "fedavg"'):
     folder = Path(folder)
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "config.json").write_text(json.dumps({"model_type": "hollow"}))
@@ -28,7 +29,7 @@ elements = {elements}
 [data]
 use = "nothing"
 [aggregator]
-use = "fedavg"
+{aggregator}
 weighting = "uniform"
 [train]
 threads = 1
