@@ -1,0 +1,17 @@
+"""Promises in the docs name the tests that hold them: each must exist, as it is written there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_test_that_the_contract_names_exists():
+    promised = re.findall(r"\[(C|py): ([^]]+)\]", (ROOT / "docs" / "contract.md").read_text())
+    assert len(promised) > 20
+    folders = ("apps", "core", "plugins", "sdk", "tests")
+    cases = "\n".join(re.sub(r'"\s+"', "", path.read_text()) for folder in folders for path in (ROOT / folder).rglob("*_test.cpp"))
+    functions = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*_test.py"))
+    for language, name in promised:
+        found = f'TEST_CASE("{name}"' in re.sub(r"TEST_CASE\(\s+", "TEST_CASE(", cases) if language == "C" else f"def {name}(" in functions
+        assert found, f"docs/contract.md promises what no test holds: {name}"
