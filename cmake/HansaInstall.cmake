@@ -52,5 +52,4 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/hansaConfig.cmake ${CMAKE_CURRENT_BINA
   cmake/HansaLibTorch.cmake sdk/cmake/HansaAddPlugin.cmake sdk/cmake/build_note.cpp.in sdk/cmake/plugin.map
   DESTINATION lib/cmake/hansa)
 
-set_target_properties(hansa PROPERTIES INSTALL_RPATH ${HANSA_LIBTORCH}/lib)
 install(TARGETS hansa RUNTIME DESTINATION bin)

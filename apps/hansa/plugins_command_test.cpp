@@ -58,3 +58,28 @@ TEST_CASE("plugins needs to be told what to do") {
   CHECK_THROWS_AS(run("plugins", {}), CLI::RequiredError);
   CHECK_THROWS_AS(run("plugins describe", {}), CLI::RequiredError);
 }
+
+TEST_CASE("plugins kinds says what each decides, where it is declared and what is here") {
+  const auto text = run("plugins kinds", {kGood});
+  CHECK(text.code == 0);
+  CHECK_THAT(text.out, Catch::Contains("aggregator        how the updates of a cohort become one change\n"
+                                       "                  hansa/aggregator.hpp, [aggregator]\n"
+                                       "                  here: sum, wrap\n"));
+  CHECK_THAT(text.out, Catch::Contains("hansa/selection.hpp, [selector]\n                  here: none\n"));
+  const auto json = run("plugins kinds --json", {kGood}).out;
+  CHECK_THAT(json, Catch::StartsWith("[\n") && Catch::Contains("\"interface\": \"aggregator/1\"") &&
+                       Catch::Contains("\"section\": \"[[codec]]\""));
+}
+
+TEST_CASE("plugins new writes a project and says how to build it, or why not") {
+  TemporaryDirectory directory;
+  const auto folder = (directory.path() / "mine").string();
+  const auto fine = run("plugins new server_optimizer sign_step --dir " + folder, {});
+  CHECK(fine.code == 0);
+  CHECK_THAT(fine.out, Catch::Contains(folder + "/sign_step.cpp\n") && Catch::Contains("cmake -S " + folder));
+  CHECK(std::filesystem::exists(folder + "/sign_step_test.cpp"));
+  const auto again = run("plugins new server_optimizer sign_step --dir " + folder, {});
+  CHECK(again.code == 1);
+  CHECK_THAT(again.err, Catch::Contains("holds something already"));
+  CHECK_THROWS_AS(run("plugins new server_optimizer", {}), CLI::RequiredError);
+}

@@ -5,7 +5,7 @@
 # hansa_add_plugin_test(NAME fedavg SOURCES fedavg_test.cpp [LIBS …])
 #   A program test_plugin_<name>, CTest entry plugin_<name>, with the plugin's objects linked in, so that it may use the
 #   component's class, and HANSA_PLUGIN_FILE defined as the path of the real library. In Hansa's own tree a Catch2 program;
-#   elsewhere the sources have a main() of their own.
+#   elsewhere the sources have a main() of their own, and an entry plugin_<name>_loads loads the file with the installed program.
 # Included by Hansa's own tree and by the installed package (hansaConfig.cmake), which sets HANSA_SDK_INCLUDE_DIR.
 if(NOT HANSA_SDK_INCLUDE_DIR)
   set(HANSA_SDK_INCLUDE_DIR ${CMAKE_CURRENT_LIST_DIR}/../include CACHE INTERNAL "where hansa/plugin.h is")
@@ -153,6 +153,9 @@ function(hansa_add_plugin)
   target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,--version-script=${ARG_VERSION_SCRIPT})
   if(NOT CMAKE_CXX_FLAGS MATCHES "fsanitize")  # the sanitisers' own symbols come from the program
     target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,-z,defs)
+  endif()
+  if(HANSA_PROGRAM)  # elsewhere: the installed program tries it
+    add_test(NAME plugin_${ARG_NAME}_loads COMMAND ${HANSA_PROGRAM} plugins list --plugin-path $<TARGET_FILE:plugin_${ARG_NAME}>)
   endif()
   if(ARG_NO_INSTALL)
     return()

@@ -50,7 +50,7 @@ void MyPlugin::open(const std::filesystem::path& checkpoint, at::Device device, 
   table_ = hansa::hf::load_tensor(weights, "table.weight", hansa::DType::f32);
   if (table_.sizes() != at::IntArrayRef({vocabulary_, vocabulary_}))
     throw std::invalid_argument("my_plugin: 'table.weight' does not have vocab_size rows and columns");
-  injected_ = {};
+  injected_ = at::Tensor();
 }
 
 void MyPlugin::initialise(const std::filesystem::path& checkpoint, at::Device device, hansa::DType compute,
@@ -65,7 +65,7 @@ void MyPlugin::initialise(const std::filesystem::path& checkpoint, at::Device de
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     to[i] = (static_cast<float>((z ^ (z >> 31)) >> 40) * 0x1.0p-23f - 1) * 0.01f;
   }
-  injected_ = {};
+  injected_ = at::Tensor();
 }
 
 std::pair<at::Tensor, at::Tensor> MyPlugin::base(std::string_view module) const {
@@ -78,7 +78,7 @@ std::vector<std::pair<std::string, at::Tensor>> MyPlugin::merged() const {
 }
 
 void MyPlugin::inject(std::span<const hansa::Injection> injections) {
-  injected_ = {};
+  injected_ = at::Tensor();
   for (const auto& [module, what] : injections) {
     const auto* replace = std::get_if<hansa::Replace>(&what);
     if (module != kTable || !replace)
