@@ -8,8 +8,9 @@ Coordination::Coordination(CoordinationSetup setup)
     : setup_(std::move(setup)),
       directory_(setup_.run_dir, setup_.how),
       digests_(digests_of(setup_.opened.spec)),
+      watch_({setup_.opened.spec.run.call_limit_seconds, setup_.opened.spec.run.call_grace_seconds}),
       stages_(setup_.opened.spec, *setup_.opened.registry,
-              {&log_, &setup_.stop, static_cast<std::uint64_t>(setup_.opened.spec.run.seed), {}}) {
+              {&log_, &setup_.stop, static_cast<std::uint64_t>(setup_.opened.spec.run.seed), {}, &watch_}) {
   const auto& opened = setup_.opened;
   if (setup_.how == RunDirectory::Open::Create) describe_run(directory_, opened);
   if (directory_.versions().empty()) write_first_versions();
@@ -20,6 +21,7 @@ Coordination::Coordination(CoordinationSetup setup)
                                   digests_.base,
                                   digests_.tokenizer,
                                   shared_plugins(opened.spec, *opened.registry),
+                                  setup_.changed,
                                   clock_,
                                   log_,
                                   setup_.own_evaluation,

@@ -17,6 +17,7 @@ struct CoordinationSetup {
   const OpenedPipeline& opened;
   std::filesystem::path run_dir;
   RunDirectory::Open how;
+  bool changed = false;  // resumed with another pipeline or without a node
   const std::atomic<bool>& stop;
   // Writes version 0 at this rank under the given name; called only where it is missing.
   std::function<void(const std::filesystem::path&, double rank, const std::vector<Channel>& down)> write_initial;
@@ -40,6 +41,7 @@ class Coordination {
   Log log_;
   RunDirectory directory_;
   Digests digests_;
+  CallWatch watch_;
   pipeline::Stages stages_;
   std::unique_ptr<ProgressBar> bar_;
   std::unique_ptr<coordinator::Engine> engine_;

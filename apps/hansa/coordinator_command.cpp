@@ -49,7 +49,7 @@ int coordinator_command(const CoordinatorOptions& options) {
     };
   }
   Coordination coordination({*opened, options.run_dir,
-                             options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, stop,
+                             options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, options.changed, stop,
                              [&](const auto& out, double rank, const auto&) {
                                write_initial_in_child(options.pipeline, out, rank);
                              },

@@ -1,5 +1,5 @@
 // The one program. Reads the command line, hands each command its options, turns failures into a sentence and an exit code:
-// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on.
+// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on, 70 crashed, 71 a plugin did not come back.
 #include <signal.h>
 
 #include <iostream>
@@ -47,7 +47,10 @@ CLI::App* add_run(CLI::App& program, Commands& all) {
       "run", "Run a whole federation: a simulation, or coordinator and nodes as local processes");
   run->add_option("config", all.run.pipeline.file, "Pipeline file (TOML)");
   run->add_option("--run-dir", all.run.run_dir, "Where everything of the run goes (default: runs/<name>-<time>)");
-  run->add_option("--resume", all.resume_dir, "Go on with the run in this directory");
+  run->add_option("--resume", all.resume_dir,
+                  "Go on with the run in this directory; with --set also with another plugin or parameter");
+  run->add_option("--without-node", all.run.without_nodes, "With --resume: leave this node out from now on (repeatable)")
+      ->allow_extra_args(false);
   add_pipeline_options(*run, all.run.pipeline);
   run->footer("Example: hansa run configs/quickstart.toml --run-dir runs/first");
   return run;
@@ -61,6 +64,8 @@ CLI::App* add_coordinator(CLI::App& program, Commands& all) {
   coordinator->add_option("--listen", all.coordinator.listen,
                           "host:port or unix:PATH (default: the file's [network] listen)");
   coordinator->add_flag("--resume", all.coordinator.resume, "Go on with the run in --run-dir");
+  coordinator->add_flag("--changed", all.coordinator.changed,
+                        "With --resume: the file names another plugin, or lacks a node, on purpose");
   coordinator->add_flag("--insecure-plaintext", all.coordinator.insecure_plaintext,
                         "Listen beyond loopback although nothing is encrypted");
   coordinator->add_flag("--die-with-parent", all.die_with_parent)->group("");
@@ -152,6 +157,10 @@ int run(int argc, char** argv) {
       std::cerr << "hansa run: give either a pipeline file or --resume DIR (see hansa run --help)\n";
       return 2;
     }
+    if (all.resume_dir.empty() && !all.run.without_nodes.empty()) {
+      std::cerr << "hansa run: --without-node goes with --resume; a new run takes its nodes from the pipeline file\n";
+      return 2;
+    }
     if (!all.resume_dir.empty()) {
       all.run.resume = true;
       all.run.run_dir = all.resume_dir;
@@ -170,6 +179,7 @@ int run(int argc, char** argv) {
 }  // namespace hansa
 
 int main(int argc, char** argv) {
+  hansa::name_crashes();
   try {
     return hansa::run(argc, argv);
   } catch (const c10::Error& error) {

@@ -11,6 +11,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "config/load.hpp"
 #include "coordination.hpp"
 #include "coordinator_command.hpp"
 #include "processes.hpp"
@@ -34,7 +35,7 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
   const Log log;
   Simulation simulation(opened, options.run_dir / "nodes", log, stop);
   const auto how = options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create;
-  Coordination coordination({opened, options.run_dir, how, stop,
+  Coordination coordination({opened, options.run_dir, how, options.changed, stop,
                              [&](const auto& out, double rank, const auto& down) {
                                simulation.with_worker(
                                    [&](node::Worker& w) { w.write_initial(out, down, Durability::Process); }, rank);
@@ -98,6 +99,7 @@ class Federation {  // the processes of one run
                                        options_.pipeline.file.string(), "--run-dir",
                                        options_.run_dir.string(),       "--die-with-parent"};
     if (options_.resume) arguments.push_back("--resume");
+    if (options_.changed) arguments.push_back("--changed");
     for (const auto& set : options_.pipeline.set) arguments.insert(arguments.end(), {"--set", set});
     coordinator_.emplace(with_plugin_path(std::move(arguments), options_), std::filesystem::path());
   }
@@ -177,6 +179,13 @@ class Federation {  // the processes of one run
   int coordinator_ended(int code) {
     for (int i = 0; i < 300 && code == 0 && watching(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     nodes_.clear();
+    if (code == kExitCrashed || code == kExitHung) {
+      std::cerr << fmt::format(
+          "help: go on with another plugin, hansa run --resume {0} --set aggregator.use=…, or without a node, hansa run "
+          "--resume {0} --without-node NAME\n",
+          options_.run_dir.string());
+      return code;
+    }
     if (code >= 128) {
       std::cerr << fmt::format(
           "error: the coordinator was killed (signal {}); nothing accepted is lost: hansa run --resume {}\n",
@@ -213,6 +222,22 @@ std::filesystem::path fresh_run_dir(const config::RunSpec& spec) {
   return std::filesystem::path("runs") / fmt::format("{}-{:%Y%m%d-%H%M%S}", spec.run.name, local);
 }
 
+// What a resumed run is changed to stands in its config.toml from now on; the one before is kept beside it.
+void rewrite_config(OpenedPipeline& opened, const RunOptions& options) {
+  auto& nodes = opened.spec.nodes;
+  for (const auto& name : options.without_nodes) {
+    const auto before = nodes.size();
+    std::erase_if(nodes, [&](const auto& node) { return node.name == name; });
+    if (nodes.size() == before) throw Error(fmt::format("{} has no node '{}'", options.run_dir.string(), name));
+  }
+  if (nodes.empty()) throw Error("without these nodes nobody is left to train");
+  const RunDirectory directory(options.run_dir, RunDirectory::Open::Resume);  // nobody else may be using it
+  auto before = directory.config();
+  before.replace_extension(".before.toml");
+  std::filesystem::copy_file(directory.config(), before, std::filesystem::copy_options::overwrite_existing);
+  write_file_atomically(directory.config(), config::to_resolved_toml(opened.spec), Durability::Power);
+}
+
 }  // namespace
 
 int run_command(RunOptions options) {
@@ -225,8 +250,14 @@ int run_command(RunOptions options) {
     options.pipeline.file = options.run_dir / "config.toml";
   }
   int exit_code = 0;
-  const auto opened = open_pipeline(options.pipeline, exit_code);
+  auto opened = open_pipeline(options.pipeline, exit_code);
   if (!opened) return exit_code;
+  if (options.resume && (!options.pipeline.set.empty() || !options.without_nodes.empty())) {
+    rewrite_config(*opened, options);
+    options.changed = true;
+    options.pipeline.set.clear();  // they stand in config.toml now
+    if (!(opened = open_pipeline(options.pipeline, exit_code))) return exit_code;
+  }
   if (options.run_dir.empty()) options.run_dir = fresh_run_dir(opened->spec);
   options.run_dir = std::filesystem::absolute(options.run_dir);
   std::cerr << fmt::format("run directory: {}\n", options.run_dir.string());

@@ -11,7 +11,9 @@ struct RunOptions {
   PipelineRequest pipeline;  // file empty when resuming
   std::filesystem::path run_dir;
   bool resume = false;
+  bool changed = false;                    // resumed with another pipeline, or without a node
+  std::vector<std::string> without_nodes;  // left out when resuming
 };
-int run_command(RunOptions);  // 0: complete; 1: failed; 2: usage; 3: stopped, go on with --resume
+int run_command(RunOptions);  // 0: complete; 1: failed; 2: usage; 3: stopped, go on with --resume; 70, 71: call_watch.hpp
 
 }  // namespace hansa

@@ -10,6 +10,10 @@ Sections make_sections() {
       .param(&RunSection::durability, "durability", "process: survives SIGKILL; power: fsync at each step.",
              choices({"process", "power"}))
       .param(&RunSection::keep_versions, "keep_versions", "Released model versions kept on disk.", range(1, 1e6))
+      .param(&RunSection::call_limit_seconds, "call_limit_seconds",
+             "A coordinator's call into a plugin that takes longer is asked to stop.", "seconds", range(0.1, 1e6))
+      .param(&RunSection::call_grace_seconds, "call_grace_seconds",
+             "A call that goes on this long after its limit ends the process.", "seconds", range(0.1, 1e6))
       .param(&RunSection::compact_log_after, "compact_log_after",
              "Entries of a log channel before a rule that can compacts them into one.", range(1, 1e6));
   s.error_feedback.param(&FeedbackSection::decay, "decay", "What is kept of the memory from round to round.", range(0, 1));

@@ -138,7 +138,9 @@ std::optional<Result> Engine::step(Lock& lock) {
 }
 
 std::optional<Result> Engine::idle(Lock& lock) {
-  if (machine_->registered().size() < names_.size()) {
+  const bool missing =
+      std::any_of(names_.begin(), names_.end(), [&](const auto& node) { return !machine_->is_registered(node.first); });
+  if (missing) {
     show("waiting for nodes");
     wait(lock);
     return std::nullopt;
@@ -173,7 +175,8 @@ std::optional<Result> Engine::idle(Lock& lock) {
 }
 
 RoundPlan Engine::draw_round() {
-  const auto registered = machine_->registered();
+  auto registered = machine_->registered();
+  std::erase_if(registered, [&](const NodeFacts& node) { return !names_.contains(node.node); });  // left out since
   auto& selector = *stages_.selector;
   RoundPlan plan;
   plan.round = machine_->next_round();

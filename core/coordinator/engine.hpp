@@ -42,6 +42,9 @@ struct EngineSetup {
   RunDirectory& directory;  // holds version 0 of every view
   std::string base_digest, tokenizer_digest;
   std::vector<wire::PluginRef> plugins;  // what nodes must run in the same version
+  // The pipeline may differ from the one that the run directory was made by, or lack nodes: the open attempt is given up, and
+  // components that were not there before start as at the beginning.
+  bool changed = false;
   const Clock& clock;
   const Log& log;
   // Evaluates a version on a held-out set of the coordinator's own; empty: there are none.
@@ -114,6 +117,7 @@ class Engine final : public wire::Service {
   void sweep();
   void checkpoint();
   void restore();
+  void take_changes();
   void save_components(Epoch) const;
   void load_components(Epoch);
   void prepare_downloads(Epoch) const;  // what nodes are sent of a version, beside the version itself

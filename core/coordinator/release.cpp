@@ -237,9 +237,10 @@ void Engine::restore() {
   if (auto loaded = load_manifest(setup_.directory.manifest())) {
     if (!loaded->note.empty()) setup_.log.warning(loaded->note);
     manifest_ = std::move(loaded->manifest);
-    if (manifest_.run_id != pipeline_digest_) {
+    if (manifest_.run_id != pipeline_digest_ && !setup_.changed) {
       throw Error(
-          fmt::format("{} was made by another pipeline; resume with its own config.toml, or start a new run directory",
+          fmt::format("{} was made by another pipeline; resume with its own config.toml, say what to change (hansa run "
+                      "--resume DIR --set …; hansa coordinator … --resume --changed), or start a new run directory",
                       setup_.directory.path().string()));
     }
     bytes_down_ = std::stoull(manifest_.notes["bytes_down"]);
@@ -252,6 +253,7 @@ void Engine::restore() {
   events_.append(anew ? "run_started" : "resumed",
                  {{"name", spec_.run.name}, {"epoch", machine_->epoch()}, {"pipeline", pipeline_digest_}});
   load_components(machine_->epoch());
+  take_changes();
   const bool open = machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding;
   RoundPlan plan;  // between rounds: what stands does not depend on the round
   plan.round = machine_->next_round();
@@ -259,6 +261,19 @@ void Engine::restore() {
   make_orders(open ? machine_->plan() : plan);
   round_opened_at_ = setup_.clock.now();
   prepare_downloads(machine_->epoch());
+}
+
+// After a run goes on with another pipeline or without a node: nothing of the open attempt fits any more.
+void Engine::take_changes() {
+  const bool open = machine_->phase() == Phase::Collecting || machine_->phase() == Phase::Folding;
+  const bool left_out = open && std::any_of(machine_->plan().cohort.begin(), machine_->plan().cohort.end(),
+                                            [&](const auto& node) { return !names_.contains(node.node); });
+  const bool other = !manifest_.run_id.empty() && manifest_.run_id != pipeline_digest_;
+  if (!other && !left_out) return;
+  const auto why = other ? "the pipeline was changed" : "a node was left out";
+  events_.append("changed", {{"reason", why}, {"pipeline", pipeline_digest_}});
+  if (open) machine_->abort(why);
+  if (other) save_components(machine_->epoch());
 }
 
 void Engine::save_components(Epoch epoch) const {
@@ -270,7 +285,10 @@ void Engine::load_components(Epoch epoch) {
   const auto path = setup_.directory.components(epoch);
   if (!std::filesystem::exists(path)) return;  // epoch 0: as created
   const auto states = fold::ComponentStates::read(path);
-  for (const auto& [name, component] : stages_.components()) states.load(name, *component);
+  for (const auto& [name, component] : stages_.components()) {
+    if (setup_.changed && !states.has(name)) continue;
+    states.load(name, *component);
+  }
 }
 
 }  // namespace hansa::coordinator

@@ -33,7 +33,9 @@ OptimizerState::OptimizerState(const Layout& parameters, const ServerOptimizer& 
 std::vector<at::Tensor> OptimizerState::load(const std::string& parameter) const {
   std::vector<at::Tensor> state;
   for (const auto& spec : specs_.at(parameter))
-    state.push_back(last_ ? last_->tensor(kChannel, spec.name).clone() : at::zeros(spec.shape, at::kFloat));
+    // Absent also after the run went on with another optimiser, which starts as at the beginning.
+    state.push_back(last_ && last_->find(kChannel, spec.name) ? last_->tensor(kChannel, spec.name).clone()
+                                                              : at::zeros(spec.shape, at::kFloat));
   return state;
 }
 

@@ -56,10 +56,12 @@ LoopResult Loop::run() {
 void Loop::work_on(wire::Offer offer) {
   setup_.cancelled = false;
   try {
-    if (!worker_) {
+    if (pipeline_ != offer.info.pipeline_digest) {  // the first work, or the run went on with another pipeline
       auto pipeline = client_.pipeline(offer.info.pipeline_digest);
       if (!std::holds_alternative<std::string>(pipeline)) return;
+      worker_ = nullptr;  // the old one reads what the new one's spec replaces
       worker_ = setup_.make_worker(std::get<std::string>(pipeline));
+      pipeline_ = offer.info.pipeline_digest;
     }
     for (const auto& settled : offer.info.settled) worker_->settled(setup_.silo, settled.token, settled.applied);
     if (!fetch_version(offer)) return;

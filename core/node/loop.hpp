@@ -51,6 +51,7 @@ class Loop {
   LoopSetup setup_;
   wire::Client client_;
   std::unique_ptr<Worker> worker_;
+  std::string pipeline_;  // digest of the one that the worker was made for
   Holdings holdings_;
   double seconds_download_ = 0;  // of the work in hand
 };

@@ -31,11 +31,15 @@ Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, co
 }
 
 std::vector<std::pair<std::string, Component*>> Stages::components() const {
-  std::vector<std::pair<std::string, Component*>> all{{"aggregator", aggregator.get()},
-                                                      {"server_optimizer", server_optimizer.get()},
-                                                      {"selector", selector.get()},
-                                                      {"round_policy", round_policy.get()}};
-  if (privacy) all.emplace_back("privacy", privacy.get());
+  std::vector<std::pair<std::string, Component*>> all;
+  const auto add = [&](std::string_view kind, const auto& instance) {  // a state is of one kind of component, by its id
+    all.emplace_back(std::string(kind) + " " + instance.get_deleter().component().id, instance.get());
+  };
+  add("aggregator", aggregator);
+  add("server_optimizer", server_optimizer);
+  add("selector", selector);
+  add("round_policy", round_policy);
+  if (privacy) add("privacy", privacy);
   return all;
 }
 

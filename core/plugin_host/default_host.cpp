@@ -28,7 +28,8 @@ void DefaultHost::progress(std::uint64_t done, std::uint64_t total) {
 }
 
 bool DefaultHost::cancelled() const {
-  return services_.cancelled && services_.cancelled->load(std::memory_order_relaxed);
+  return (services_.cancelled && services_.cancelled->load(std::memory_order_relaxed)) ||
+         (services_.watch && services_.watch->late(label_));
 }
 
 void DefaultHost::parallel_for(std::size_t n, const std::function<void(std::size_t)>& body) {

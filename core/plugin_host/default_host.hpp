@@ -8,6 +8,7 @@
 #include <hansa/component.hpp>
 
 #include "base/log.hpp"
+#include "plugin_host/call_watch.hpp"
 #include "plugin_host/registry.hpp"
 
 namespace hansa {
@@ -17,6 +18,7 @@ struct HostServices {        // what all components of a process share; everythi
   const std::atomic<bool>* cancelled = nullptr;  // null: never
   std::uint64_t run_seed = 0;
   std::function<void(std::string_view component, std::uint64_t done, std::uint64_t total)> progress{};
+  CallWatch* watch = nullptr;  // null: calls take as long as they take
 };
 
 class DefaultHost final : public Host {

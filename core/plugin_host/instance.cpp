@@ -11,11 +11,7 @@ namespace hansa {
 namespace {
 
 std::string sentence(std::string_view label, const CallPlace& place, std::string_view message) {
-  auto text = fmt::format("{} failed in {}", label, place.doing);
-  if (place.round) text += fmt::format(", round {}", *place.round);
-  if (place.node) text += fmt::format(", node {:016x}", *place.node);
-  if (!place.tensor.empty()) text += fmt::format(", tensor {}", place.tensor);
-  return text += fmt::format(": {}", message);
+  return fmt::format("{}: {}", sentence_of(fmt::format("{} failed", label), place), message);
 }
 
 struct Collected {

@@ -16,17 +16,11 @@
 #include <hansa/value.hpp>
 
 #include "base/error.hpp"
+#include "plugin_host/call_watch.hpp"
 #include "plugin_host/default_host.hpp"
 #include "plugin_host/registry.hpp"
 
 namespace hansa {
-
-struct CallPlace {
-  std::string_view doing;  // "reduce"
-  std::optional<Round> round{};
-  std::optional<NodeId> node{};
-  std::string_view tensor{};
-};
 
 class PluginFailure : public Error {
  public:
@@ -51,26 +45,32 @@ std::string plain_message();
 class Destroyer {
  public:
   Destroyer() = default;
-  Destroyer(const HansaComponent& component, std::string label, std::shared_ptr<Host> host)
-      : component_(&component), label_(std::make_unique<const std::string>(std::move(label))), host_(std::move(host)) {}
+  Destroyer(const HansaComponent& component, std::string label, std::shared_ptr<Host> host, CallWatch* watch = nullptr)
+      : component_(&component),
+        label_(std::make_unique<const std::string>(std::move(label))),
+        host_(std::move(host)),
+        watch_(watch) {}
   template <class Interface>
   void operator()(Interface* instance) const {
     destroy(instance);
   }
   const HansaComponent& component() const { return *component_; }
   const std::string& label() const { return *label_; }
+  CallWatch* watch() const { return watch_; }
 
  private:
   void destroy(void* instance) const;
   const HansaComponent* component_ = nullptr;
   std::shared_ptr<const std::string> label_;
   std::shared_ptr<Host> host_;
+  CallWatch* watch_ = nullptr;
 };
 template <class Interface>
 using Instance = std::unique_ptr<Interface, Destroyer>;
 
 template <class Interface, class Call>
 decltype(auto) guard(const Instance<Interface>& instance, const CallPlace& place, Call&& call) {
+  const CallScope scope(instance.get_deleter().watch(), instance.get_deleter().label(), place);
   try {
     return std::forward<Call>(call)(*instance);
   } catch (...) {
@@ -95,7 +95,8 @@ Instance<Interface> create(const StrategyRegistry& registry, const HansaComponen
                            const HostServices& services) {
   auto host = std::make_shared<DefaultHost>(registry, component, services);
   auto* made = create_untyped(registry, component, Interface::kKind, params, *host);
-  return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), std::move(host))};
+  return {static_cast<Interface*>(made),
+          Destroyer(component, registry.label_of(component), std::move(host), services.watch)};
 }
 const HansaComponent& require(const StrategyRegistry&, std::string_view kind_with_revision,
                               std::string_view name);  // throws Error

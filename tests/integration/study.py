@@ -39,7 +39,8 @@ class Study:
     def start(self, name, *arguments, resume=False):
         """In a process group of its own."""
         command = [self.program, "run"]
-        command += ["--resume", str(self.folder / name)] if resume else [str(self.config), "--run-dir", str(self.folder / name), *arguments]
+        command += ["--resume", str(self.folder / name)] if resume else [str(self.config), "--run-dir", str(self.folder / name)]
+        command += arguments
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def both(self, *arguments):
