@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "check_command.hpp"
+#include "config/json_schema.hpp"
 #include "coordinator_command.hpp"
 #include "model_commands.hpp"
 #include "node_command.hpp"
@@ -120,6 +121,10 @@ int run(int argc, char** argv) {
   auto* plugins = add_plugins_command(program, all.plugins);
   auto* coordinator = add_coordinator(program, all);
   auto* node = add_node(program, all);
+  auto* schema = program.add_subcommand("schema", "JSON Schema of pipeline files, from all plugins found: for editors")
+                     ->footer("Example: hansa schema > pipeline.schema.json; taplo lint --schema file://$PWD/pipeline.schema.json my.toml");
+  std::vector<std::filesystem::path> schema_plugins;
+  schema->add_option("--plugin-path", schema_plugins, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
   PrivacyCommand privacy(program);
   ModelCommands models(program);
 
@@ -147,6 +152,12 @@ int run(int argc, char** argv) {
   }
 
   if (*check) return check_command(all.check, std::cout);
+  if (*schema) {
+    StrategyRegistry registry;
+    registry.scan(search_paths(schema_plugins, {}));
+    std::cout << config::json_schema(registry);
+    return 0;
+  }
   if (*plugins) {
     StrategyRegistry registry;
     registry.scan(search_paths(all.plugins.plugin_path, {}));
