@@ -76,7 +76,8 @@ at::Tensor OpenClient::tensor(const Channel& channel, Index index) const {
 
 at::Tensor OpenClient::slice(const Channel& channel, Index index, std::int64_t first, std::int64_t count) const {
   const auto& held = code(channel, index);
-  if (held.coded) return tensor(channel, index).flatten().narrow(0, first, count);
+  // A copy: a view would keep the whole decoded tensor, and rules hold a slice of every client at once.
+  if (held.coded) return tensor(channel, index).flatten().narrow(0, first, count).clone();
   const auto bytes = packet_.elements(held, first, count);
   auto copy = at::empty({count}, at::kFloat);  // a range need not be aligned; sums must not depend on that
   if (count > 0) std::memcpy(copy.data_ptr<float>(), bytes.data(), bytes.size());
