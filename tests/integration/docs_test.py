@@ -1,5 +1,6 @@
-"""Promises in the docs name the tests that hold them: each must exist, as it is written there."""
+"""What the docs say is so: promises name tests that exist, and the plugin reference is up to date."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -15,3 +16,14 @@ def test_every_test_that_the_contract_names_exists():
     for language, name in promised:
         found = f'TEST_CASE("{name}"' in re.sub(r"TEST_CASE\(\s+", "TEST_CASE(", cases) if language == "C" else f"def {name}(" in functions
         assert found, f"docs/contract.md promises what no test holds: {name}"
+
+
+def test_the_plugin_reference_is_what_the_plugins_say(hansa):
+    folder = ROOT / "docs" / "plugins"
+    spec = importlib.util.spec_from_file_location("generate", folder / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    pages = generate.pages(hansa.program)
+    assert {path.name for path in folder.glob("*.md")} == set(pages)
+    stale = [name for name, text in pages.items() if (folder / name).read_text() != text]
+    assert not stale, f"run ./dev docs: {stale}"
