@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -13,7 +14,10 @@
 #include <hansa/plugin.h>
 #include <hansa/testing/compressor_suite.hpp>
 
+#include "plugin_host/instance.hpp"
 #include "positions.hpp"
+#include "tensor/bridge.hpp"
+#include "tensor/codec_chain.hpp"
 #include "test.hpp"
 
 using namespace hansa;
@@ -166,4 +170,40 @@ TEST_CASE("topk refuses parts that do not belong to the tensor") {
   CHECK_THROWS_WITH(codec.decode({{good.parts[0]}, ""}, spec({100}), 0), Catch::Contains("expected"));
   CHECK_THROWS_WITH(codec.decode({{good.parts[0], good.parts[1].to(at::kHalf)}, ""}, spec({100}), 0),
                     Catch::Contains("expected"));
+}
+
+TEST_CASE(
+    "in a chain the values are quantised and the positions pass: from a hundred elements, little more than two bytes") {
+  StrategyRegistry registry;
+  for (const auto* name : {"hansa_int8.so", "hansa_zstd.so"})
+    registry.scan({std::filesystem::path(HANSA_PLUGIN_FILE).parent_path() / name, "the test"});
+  const auto int8 = create<Compressor>(registry, "int8", Value(), HostServices{});
+  const auto zstd = create<Compressor>(registry, "zstd", Value(), HostServices{});
+  const TopK sparse({0.01});
+  constexpr std::int64_t n = 100000, k = 1000;
+  const auto in = testing::normal_tensor(DType::f32, {n}, 12);
+  const auto exact = values_of(there_and_back(0.01, in));
+  for (const auto& stages :
+       std::vector<std::vector<const Compressor*>>{{&sparse, int8.get()}, {&sparse, int8.get(), zstd.get()}}) {
+    const CodecChain chain(stages);
+    const auto encoded = chain.encode(in, {1, 2});
+    CHECK(static_cast<std::int64_t>(encoded.bytes()) <= k + topk::code_for(n, k).bytes + 4 * (k / 256 + 1) + 200);
+    CHECK(encoded.bytes() <= chain.plan(spec({n})).most_bytes);
+    PacketPlan plan({{}, {{"c", {{"t", encoded.code}}}}});
+    AlignedBytes memory(plan.total_bytes());
+    PacketWriter writer(plan, memory.sink());
+    for (const auto& leaf : encoded.leaves) writer.write(bytes_of(leaf));
+    writer.finish();
+    const PacketView view(memory.bytes());
+    const auto back = values_of(chain.decode(view, view.contents().channels.at(0).entries.at(0).code, spec({n}), 1));
+    float largest = 0;
+    for (auto value : exact) largest = std::max(largest, std::fabs(value));
+    bool close = true, same_places = true;
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      close = close && std::fabs(back[i] - exact[i]) <= largest / 127 * 0.51f;
+      same_places = same_places && (exact[i] == 0) == (back[i] == 0);
+    }
+    CHECK(close);
+    CHECK(same_places);
+  }
 }
