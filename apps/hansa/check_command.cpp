@@ -86,6 +86,7 @@ void print_cost(const CostEstimate& cost, std::ostream& out) {
   out << fmt::format("  each node    memory {:>10}   disk {:>10}   (memory without the activations of a batch)\n",
                      bytes_text(static_cast<double>(cost.node_memory)),
                      bytes_text(static_cast<double>(cost.node_disk)));
+  for (const auto& remark : cost.remarks) out << fmt::format("  each node    {}\n", remark);
 }
 
 nlohmann::ordered_json json_of(const CostEstimate& cost) {
@@ -107,6 +108,7 @@ nlohmann::ordered_json json_of(const CostEstimate& cost) {
   json["coordinator_disk_bytes"] = cost.coordinator_disk;
   json["node_memory_bytes"] = cost.node_memory;
   json["node_disk_bytes"] = cost.node_disk;
+  json["remarks"] = cost.remarks;
   return json;
 }
 

@@ -139,6 +139,7 @@ CostEstimate estimate(const config::RunSpec& spec, const Shape& shape, const Sta
   plan.expected_cohort = cost.cohort;
   const auto clients = static_cast<std::uint64_t>(std::ceil(std::max(1.0, cost.cohort)));
 
+  cost.remarks = guard(stages.trainer, {.doing = "remark"}, [&](Trainer& t) { return t.remarks(layout); });
   const auto exchange = exchange_for(stages, layout, plan, {});
   cost.up = uplink(spec, exchange, stages.codec_instances);
   for (const auto& channel : exchange.down) cost.down += down_bytes(channel, stages.downlink);

@@ -37,6 +37,7 @@ struct CostEstimate {
   std::uint64_t node_memory = 0;         // above an idle process, without the activations of a batch
   std::uint64_t node_disk = 0;           // the update that is being sent
   std::uint64_t base_parameters = 0;
+  std::vector<std::string> remarks;  // the trainer's
 };
 
 // The layout that model and adapter give for the checkpoint of the spec: rule 17 and the estimate look at it.

@@ -77,12 +77,12 @@ Exchange exchange_for(const Stages& stages, const Layout& trainable, const Round
   auto shared = part_of(trainable, own.roles, {Role::Shared});
   if (!shared.tensors.empty()) all.up.push_back({std::string(kAdapterChannel), std::move(shared)});
   auto standing = part_of(trainable, own.roles, {Role::Shared, Role::Frozen});
-  if (!standing.tensors.empty()) all.down.push_back({std::string(kAdapterChannel), std::move(standing)});
+  if (!standing.tensors.empty()) all.down.push_back({std::string(kAdapterChannel), standing});
   append(rule, all.up, std::move(own.up), check_up);
   append(rule, all.down, std::move(own.down), check_down);
   guard(stages.trainer, {.doing = "name its channels", .round = plan.round}, [&](Trainer& t) {
-    append(trainer, all.up, t.up(trainable), check_up);
-    append(trainer, all.down, t.down(trainable), check_down);
+    append(trainer, all.up, t.up(standing), check_up);
+    append(trainer, all.down, t.down(standing), check_down);
   });
   check_means(all);
   if (all.up.empty()) wrong(rule, "nothing is sent upwards");

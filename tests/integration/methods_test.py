@@ -151,6 +151,8 @@ def test_seeds_and_scalars_are_all_that_travels(study):
     assert len(list((run / "versions").glob("*.log"))) == 3
     told = summary(run)
     assert (told["bytes_up"] + told["bytes_down"]) / (3 * 3) < 10_000
+    remarks = json.loads(fed.hansa("check", "--explain", "--json", fed.config))["cost"]["remarks"]
+    assert "rebuilds its weights in about" in remarks[0] and "64 seeds" in remarks[0]
 
 
 KSEED = 'use = "fedkseed"\nsteps = 20\nbatch = 2\nseeds = 64\nlearning_rate = 1e-3'

@@ -200,4 +200,11 @@ double FedKSeed::rebuild_seconds(const Layout& trainable) const {
   return elements * static_cast<double>(params_.seeds) * seeds::seconds_per_element(with_);
 }
 
+std::vector<std::string> FedKSeed::remarks(const Layout& trainable) const {
+  std::int64_t parameters = 0;
+  for (const auto& tensor : trainable.tensors) parameters += tensor.elements();
+  return {fmt::format("rebuilds its weights in about {:.2g} s on one core like this one: {} seeds x {} parameters",
+                      rebuild_seconds(trainable), params_.seeds, parameters)};
+}
+
 }  // namespace hansa::fedkseed

@@ -37,6 +37,7 @@ class FedKSeed final : public Stateless<Trainer> {  // what it knows comes again
   std::vector<at::Tensor> outgoing(std::string_view channel) override;
   // Seconds of one derive() on one core, all accumulators in use, measured on this machine.
   double rebuild_seconds(const Layout& trainable) const;
+  std::vector<std::string> remarks(const Layout& trainable) const override;
 
  private:
   double loss(Model&, const Batch&, std::uint64_t step) const;

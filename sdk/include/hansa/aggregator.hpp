@@ -52,7 +52,7 @@ class Aggregator : public Component {
   virtual Exchange exchange(const Layout& trainable, const RoundPlan& plan, const NodeFacts& node) const;
   virtual std::uint64_t workspace(const Layout&, const Group&, std::size_t clients) const = 0;  // bytes held at once
   virtual void begin(const RoundPlan&) {}
-  // One client's part of an own Collect channel, in the channel's order; clients in ascending NodeId, before all groups.
+  // One client's part of a Collect channel, its own or the trainer's, in the channel's order; clients in ascending NodeId, before all groups.
   virtual void collect(const Contribution&, std::string_view channel, std::span<const at::Tensor>) {}
   virtual bool surveys() const { return false; }
   virtual void survey(const Updates&) {}              // every group once, before the first reduce: norms, distances

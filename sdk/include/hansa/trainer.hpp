@@ -19,10 +19,12 @@ class Trainer : public Component {
   static constexpr std::string_view kKind = "trainer/1";
   virtual std::uint64_t steps(
       std::uint64_t examples) const = 0;  // optimiser steps of one round; for plans and progress
-  // Channels of its own beyond "adapter", both pure. A Mean channel stands in both lists under one name and layout, and is
+  // Sentences for `hansa check --explain` on what a node will need beside the model, such as the time of a rebuild. Pure.
+  virtual std::vector<std::string> remarks(const Layout& trainable) const { return {}; }
+  // Channels of its own beyond "adapter", both pure; `standing` is what a version holds of the adapter. A Mean channel stands in both lists under one name and layout, and is
   // zero at the start.
-  virtual std::vector<Channel> up(const Layout& trainable) const { return {}; }
-  virtual std::vector<Channel> down(const Layout& trainable) const { return {}; }
+  virtual std::vector<Channel> up(const Layout& standing) const { return {}; }
+  virtual std::vector<Channel> down(const Layout& standing) const { return {}; }
   // Before train(): a channel that is for the trainer, from here or from the aggregator. The default knows none.
   virtual void receive(Model&, Adapter&, const Download& download) {
     throw std::runtime_error("this trainer has no use for channel '" + download.channel + "'; choose one that does");
