@@ -4,14 +4,16 @@
 if(NOT TARGET hansa::torch)
   add_library(hansa::torch INTERFACE IMPORTED GLOBAL)
   target_include_directories(hansa::torch SYSTEM INTERFACE ${HANSA_LIBTORCH}/include)
+  # Its headers then include the operators that they use, one by one, and not all 3000 of them (5 s a file).
+  target_compile_definitions(hansa::torch INTERFACE AT_PER_OPERATOR_HEADERS)
   target_link_directories(hansa::torch INTERFACE ${HANSA_LIBTORCH}/lib)
   target_link_libraries(hansa::torch INTERFACE -Wl,--no-as-needed torch torch_cpu -Wl,--as-needed c10)
   target_link_options(hansa::torch INTERFACE -Wl,-rpath,${HANSA_LIBTORCH}/lib)
 
-  # One fmt for the whole program: the one that LibTorch ships, header-only, in a folder of its own, because the wheel's
-  # include folder also holds other libraries' headers.
+  # One fmt for the whole program: the one whose headers LibTorch ships, in a folder of its own, because the wheel's include
+  # folder also holds other libraries' headers. hansa::formatter (sdk/formatter) is its compiled part.
   add_library(hansa::fmt INTERFACE IMPORTED GLOBAL)
-  target_compile_definitions(hansa::fmt INTERFACE FMT_HEADER_ONLY=1)
+  target_link_libraries(hansa::fmt INTERFACE hansa::formatter)
   if(EXISTS ${HANSA_LIBTORCH}/include/fmt/format.h)
     file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/fmt_only)
     file(CREATE_LINK ${HANSA_LIBTORCH}/include/fmt ${CMAKE_BINARY_DIR}/fmt_only/fmt SYMBOLIC)

@@ -6,7 +6,6 @@
 #include <ATen/TensorOperators.h>
 
 #include <hansa/testing/bare_model.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -66,7 +65,7 @@ TEST_CASE("a full export is a checkpoint with the base's config and tokenizer, a
   adapter.create(Base(), some_modules(), 0, 1);
   CHECK_THROWS_WITH(adapter.export_to(Base(), some_modules(), "nowhere", out), Contains("config.json is not there"));
   adapter.export_to(Base(), some_modules(), base.string(), out);
-  CHECK(nlohmann::json::parse(read_file(out / "config.json")).at("torch_dtype") == "float32");
+  CHECK_THAT(read_file(out / "config.json"), Contains(R"("torch_dtype": "float32")"));
   CHECK(read_file(out / "tokenizer.json") == "{}");
   REQUIRE(read.recognises(out));
   CHECK_FALSE(read.recognises(base));
