@@ -17,8 +17,9 @@ namespace hansa {
 namespace {
 
 void write_initial_in_child(const PipelineRequest& request, const std::filesystem::path& out, double rank) {
-  std::vector<std::string> arguments{this_program().string(), "initial-version", request.file.string(), "--out",
-                                     out.string(), "--rank", fmt::format("{:g}", rank)};
+  std::vector<std::string> arguments{
+      this_program().string(),  "initial-version", request.file.string(), "--out", out.string(), "--rank",
+      fmt::format("{:g}", rank)};
   for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
   ChildProcess child(std::move(arguments), {});
@@ -48,12 +49,11 @@ int coordinator_command(const CoordinatorOptions& options) {
       return worker->evaluate(set.data);
     };
   }
-  Coordination coordination({*opened, options.run_dir,
-                             options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create, options.changed, stop,
-                             [&](const auto& out, double rank, const auto&) {
-                               write_initial_in_child(options.pipeline, out, rank);
-                             },
-                             own_evaluation});
+  Coordination coordination(
+      {*opened, options.run_dir, options.resume ? RunDirectory::Open::Resume : RunDirectory::Open::Create,
+       options.changed, stop,
+       [&](const auto& out, double rank, const auto&) { write_initial_in_child(options.pipeline, out, rank); },
+       own_evaluation});
   wire::Server server(coordination.engine(),
                       {options.listen.empty() ? opened->spec.network.listen : options.listen,
                        options.insecure_plaintext ? wire::Exposure::PlaintextAnywhere : wire::Exposure::LocalOnly});

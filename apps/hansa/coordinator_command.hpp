@@ -10,7 +10,7 @@ namespace hansa {
 struct CoordinatorOptions {
   PipelineRequest pipeline;  // the file is config.toml of the run directory when resuming
   std::filesystem::path run_dir;
-  std::string listen;  // "": the file's
+  std::string listen;                    // "": the file's
   bool resume = false, changed = false;  // changed: the pipeline is not the one that the run began with
   bool insecure_plaintext = false;
   Warnings warnings = Warnings::Shown;

@@ -50,7 +50,8 @@ CLI::App* add_run(CLI::App& program, Commands& all) {
   run->add_option("--run-dir", all.run.run_dir, "Where everything of the run goes (default: runs/<name>-<time>)");
   run->add_option("--resume", all.resume_dir,
                   "Go on with the run in this directory; with --set also with another plugin or parameter");
-  run->add_option("--without-node", all.run.without_nodes, "With --resume: leave this node out from now on (repeatable)")
+  run->add_option("--without-node", all.run.without_nodes,
+                  "With --resume: leave this node out from now on (repeatable)")
       ->allow_extra_args(false);
   add_pipeline_options(*run, all.run.pipeline);
   run->footer("Example: hansa run configs/quickstart.toml --run-dir runs/first");
@@ -122,9 +123,12 @@ int run(int argc, char** argv) {
   auto* coordinator = add_coordinator(program, all);
   auto* node = add_node(program, all);
   auto* schema = program.add_subcommand("schema", "JSON Schema of pipeline files, from all plugins found: for editors")
-                     ->footer("Example: hansa schema > pipeline.schema.json; taplo lint --schema file://$PWD/pipeline.schema.json my.toml");
+                     ->footer(
+                         "Example: hansa schema > pipeline.schema.json; taplo lint --schema "
+                         "file://$PWD/pipeline.schema.json my.toml");
   std::vector<std::filesystem::path> schema_plugins;
-  schema->add_option("--plugin-path", schema_plugins, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+  schema->add_option("--plugin-path", schema_plugins, "Folder or file with plugins (repeatable)")
+      ->allow_extra_args(false);
   PrivacyCommand privacy(program);
   ModelCommands models(program);
 

@@ -207,12 +207,14 @@ std::optional<node::Silo> ModelCommands::Options::node_silo(const OpenedPipeline
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& one) { return one.name == node; });
   if (found == nodes.end()) throw Error(fmt::format("{} has no node '{}'", run.string(), node));
   if (found->rank != 0)
-    throw Error(fmt::format("node '{}' trains at rank {:g}; exports are made at the pipeline's own rank", node, found->rank));
+    throw Error(
+        fmt::format("node '{}' trains at rank {:g}; exports are made at the pipeline's own rank", node, found->rank));
   node::Silo silo{node, found->data, found->heldout, state.empty() ? run / "nodes" / node : state};
   if (!std::filesystem::exists(silo.state / "state"))
-    throw Error(fmt::format("{} keeps nothing of node '{}': either nothing of it is personal, or its state lies elsewhere "
-                            "(--state DIR)",
-                            silo.state.string(), node));
+    throw Error(
+        fmt::format("{} keeps nothing of node '{}': either nothing of it is personal, or its state lies elsewhere "
+                    "(--state DIR)",
+                    silo.state.string(), node));
   return silo;
 }
 

@@ -181,7 +181,8 @@ class Federation {  // the processes of one run
     nodes_.clear();
     if (code == kExitCrashed || code == kExitHung) {
       std::cerr << fmt::format(
-          "help: go on with another plugin, hansa run --resume {0} --set aggregator.use=…, or without a node, hansa run "
+          "help: go on with another plugin, hansa run --resume {0} --set aggregator.use=…, or without a node, hansa "
+          "run "
           "--resume {0} --without-node NAME\n",
           options_.run_dir.string());
       return code;

@@ -14,6 +14,7 @@ struct RunOptions {
   bool changed = false;                    // resumed with another pipeline, or without a node
   std::vector<std::string> without_nodes;  // left out when resuming
 };
-int run_command(RunOptions);  // 0: complete; 1: failed; 2: usage; 3: stopped, go on with --resume; 70, 71: call_watch.hpp
+int run_command(
+    RunOptions);  // 0: complete; 1: failed; 2: usage; 3: stopped, go on with --resume; 70, 71: call_watch.hpp
 
 }  // namespace hansa

@@ -225,9 +225,8 @@ class Reporter {
   std::string privacy_text() const {
     const auto& host = opened_.spec.privacy_host;
     if (outcome_.epsilon) {
-      return fmt::format(
-          "node-level central DP: epsilon {:.3f} at delta {:g} for {} nodes (adjacency: {})",
-          *outcome_.epsilon, host.delta, opened_.spec.nodes.size(), outcome_.adjacency);
+      return fmt::format("node-level central DP: epsilon {:.3f} at delta {:g} for {} nodes (adjacency: {})",
+                         *outcome_.epsilon, host.delta, opened_.spec.nodes.size(), outcome_.adjacency);
     }
     if (opened_.spec.privacy.component) {
       return fmt::format(

@@ -51,9 +51,9 @@ class RunDirectory {
 
   // 32 random bytes of this run under a name ("tokens", "sampling"): made at first use, the same after a restart.
   std::string secret(std::string_view name) const;
-  std::vector<Epoch> logs() const;                // epochs with a log file, ascending
+  std::vector<Epoch> logs() const;  // epochs with a log file, ascending
   std::optional<Epoch> newest_snapshot() const;
-  void drop_logs(Epoch up_to) const;              // logs up to here, and snapshots before it
+  void drop_logs(Epoch up_to) const;  // logs up to here, and snapshots before it
   // Removes versions and what belongs to them older than the newest `count` up to `newest`, those after `newest` (a fold that was never
   // released), and leftovers of interrupted writes. `newest` and its `count - 1` predecessors stay, and all logs up to it.
   void keep_versions(Epoch newest, std::int64_t count) const;

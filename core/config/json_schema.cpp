@@ -92,9 +92,7 @@ Json type_of(const HansaParam& param) {
       break;
     case HANSA_TABLE: schema = table_of({param.fields, param.field_count}); break;
     case HANSA_COMPONENT: schema["$ref"] = fmt::format("#/definitions/{}", param.component_kind); break;
-    default:
-      schema["type"] = "string";
-      add_length(schema, param, "minLength", "maxLength");
+    default: schema["type"] = "string"; add_length(schema, param, "minLength", "maxLength");
   }
   return schema;
 }
@@ -153,10 +151,12 @@ Json or_a_change(Json section) {
 std::string json_schema(const ComponentCatalog& catalog) {
   const auto sections = make_sections();
   Json definitions = Json::object(), properties = Json::object(), required = Json::array();
-  properties["include"] = {{"type", {"string", "array"}}, {"items", {{"type", "string"}}},
-                           {"description", "Other pipeline files, relative to this one, whose settings this one overrides."}};
-  properties["plugin_path"] = {{"type", "array"}, {"items", {{"type", "string"}}},
-                               {"description", "Folders or files with plugins."}};
+  properties["include"] = {
+      {"type", {"string", "array"}},
+      {"items", {{"type", "string"}}},
+      {"description", "Other pipeline files, relative to this one, whose settings this one overrides."}};
+  properties["plugin_path"] = {
+      {"type", "array"}, {"items", {{"type", "string"}}}, {"description", "Folders or files with plugins."}};
   for (const auto& [name, kind, needed] : kComponents) {
     Params host;
     if (std::string_view(name) == "model") host = sections.model.params();

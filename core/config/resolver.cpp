@@ -15,9 +15,10 @@ namespace hansa::config {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array kSections{"run",     "model",      "adapter",          "trainer",    "data",         "codec",
-                               "downlink", "error_feedback", "privacy", "aggregator", "server_optimizer", "selector",   "round_policy", "evaluator",
-                               "train",   "evaluation", "network",          "simulation", "report",       "node"};
+constexpr std::array kSections{
+    "run",     "model",      "adapter",          "trainer",  "data",         "codec",     "downlink", "error_feedback",
+    "privacy", "aggregator", "server_optimizer", "selector", "round_policy", "evaluator", "train",    "evaluation",
+    "network", "simulation", "report",           "node"};
 
 // "here:port" with a port that exists, or "unix:" and a path that fits a socket address.
 std::string why_no_address(const std::string& text) {
@@ -56,8 +57,7 @@ RunSpec Resolver::run() {
   spec_.network = own_section(sections_.network, "network");
   if (root_.find("simulation")) spec_.simulation = own_section(sections_.simulation, "simulation");
   spec_.report = own_section(sections_.report, "report");
-  if (root_.find("error_feedback"))
-    spec_.error_feedback = own_section(sections_.error_feedback, "error_feedback");
+  if (root_.find("error_feedback")) spec_.error_feedback = own_section(sections_.error_feedback, "error_feedback");
   if (r_.files == Files::Look) nodes();
   check_model();
   check_across();
@@ -291,9 +291,8 @@ std::vector<ComponentSpec> Resolver::codecs(const std::string& name) {
   const auto* entry = root_.find(name);
   if (!entry) return stages;
   if (entry->value.kind != Node::Kind::List) {
-    r_.error(
-        entry->key_span, fmt::format("`{}` is {}, but must be a list of stages", name, name_of(entry->value.kind)),
-        fmt::format("write [[{}]] in double brackets, once per stage, in the order of encoding", name));
+    r_.error(entry->key_span, fmt::format("`{}` is {}, but must be a list of stages", name, name_of(entry->value.kind)),
+             fmt::format("write [[{}]] in double brackets, once per stage, in the order of encoding", name));
     return stages;
   }
   for (std::size_t i = 0; i < entry->value.items.size(); ++i) {

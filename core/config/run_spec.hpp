@@ -34,8 +34,8 @@ struct RunSection {
   std::int64_t rounds = 1;
   std::string durability = "process";  // process: survives SIGKILL; power: fsync at each step
   std::int64_t keep_versions = 2;      // released model versions kept on disk
-  double call_limit_seconds = 600;      // of one call of the coordinator into a plugin, which then sees host.cancelled()
-  double call_grace_seconds = 30;       // beyond the limit and this the process ends
+  double call_limit_seconds = 600;     // of one call of the coordinator into a plugin, which then sees host.cancelled()
+  double call_grace_seconds = 30;      // beyond the limit and this the process ends
   std::int64_t compact_log_after = 16;  // entries of a log channel, before a rule that can compacts them into one
 };
 struct ModelSection {           // beside the model plugin's own parameters in [model]
@@ -107,8 +107,8 @@ struct RunSpec {
   ComponentSpec model, adapter, trainer, data, evaluator, privacy, aggregator, server_optimizer, selector, round_policy;
   std::vector<ComponentSpec> codecs;    // of what travels up, in the order of encoding
   std::vector<ComponentSpec> downlink;  // of what travels down; empty: versions are sent as they are
-  std::vector<NodeSpec> nodes;        // ascending by name; from [[node]] or simulation.nodes_from
-  std::filesystem::path file;         // the file that was loaded
+  std::vector<NodeSpec> nodes;          // ascending by name; from [[node]] or simulation.nodes_from
+  std::filesystem::path file;           // the file that was loaded
 };
 
 }  // namespace hansa::config

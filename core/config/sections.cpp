@@ -16,7 +16,8 @@ Sections make_sections() {
              "A call that goes on this long after its limit ends the process.", "seconds", range(0.1, 1e6))
       .param(&RunSection::compact_log_after, "compact_log_after",
              "Entries of a log channel before a rule that can compacts them into one.", range(1, 1e6));
-  s.error_feedback.param(&FeedbackSection::decay, "decay", "What is kept of the memory from round to round.", range(0, 1));
+  s.error_feedback.param(&FeedbackSection::decay, "decay", "What is kept of the memory from round to round.",
+                         range(0, 1));
   s.model
       .param(&ModelSection::path, "path", "A Hugging Face directory: config.json, *.safetensors, tokenizer.json.",
              must_exist())

@@ -118,6 +118,7 @@ class Engine final : public wire::Service {
   void checkpoint();
   void restore();
   void take_changes();
+  void require_fitting_version() const;
   void save_components(Epoch) const;
   void load_components(Epoch);
   void prepare_downloads(Epoch) const;  // what nodes are sent of a version, beside the version itself

@@ -86,11 +86,10 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   fold::FoldPlan what;
   what.round = plan;
   for (const auto& view : views_) {
-    what.views.push_back({view.name, view.trainable, orders_.at(view.name).order.exchange,
-                          setup_.directory.version(plan.base, view.name),
-                          setup_.directory.version(plan.base + 1, view.name),
-                          stages_.downlink.empty() ? std::filesystem::path()
-                                                   : setup_.directory.served(plan.base, view.name)});
+    what.views.push_back(
+        {view.name, view.trainable, orders_.at(view.name).order.exchange,
+         setup_.directory.version(plan.base, view.name), setup_.directory.version(plan.base + 1, view.name),
+         stages_.downlink.empty() ? std::filesystem::path() : setup_.directory.served(plan.base, view.name)});
   }
   what.down_seed = pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed));
   what.common_seed = pipeline::common_seed(static_cast<std::uint64_t>(spec_.run.seed), plan.round);
@@ -99,9 +98,10 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   double weights = 0;
   for (const auto& one : accepted) {
     const auto& claims = one.upload.claims;
-    fold::FoldClient client{{one.node, view_of(one.node).name, weight_of(claims), claims.examples, claims.tokens, claims.steps},
-                            one.upload.clip_factor,
-                            spool_.path_of(plan.round, plan.attempt, one.node)};
+    fold::FoldClient client{
+        {one.node, view_of(one.node).name, weight_of(claims), claims.examples, claims.tokens, claims.steps},
+        one.upload.clip_factor,
+        spool_.path_of(plan.round, plan.attempt, one.node)};
     weights += client.who.weight;
     clients.push_back(std::move(client));
   }
@@ -116,10 +116,10 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   const auto next = plan.base + 1;
   forget_attempt(next);
   const fold::FoldFiles files{setup_.directory.state(plan.base), setup_.directory.state(next),
-                              setup_.directory.log(next), durability_,
-                              [&] { save_components(next); }};
+                              setup_.directory.log(next), durability_, [&] { save_components(next); }};
   auto outcome = fold::fold(
-      what, clients, {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, stages_.downlink, noise_}, files);
+      what, clients,
+      {stages_.aggregator, stages_.server_optimizer, stages_.privacy, stages_.codecs, stages_.downlink, noise_}, files);
   Folded folded{std::move(outcome.metrics), {outcome.version.size, outcome.version.checksum}, {}};
   if (outcome.state) folded.state = {outcome.state->size, outcome.state->checksum};
   return folded;
@@ -272,8 +272,30 @@ void Engine::take_changes() {
   if (!other && !left_out) return;
   const auto why = other ? "the pipeline was changed" : "a node was left out";
   events_.append("changed", {{"reason", why}, {"pipeline", pipeline_digest_}});
+  if (other) require_fitting_version();
   if (open) machine_->abort(why);
   if (other) save_components(machine_->epoch());
+}
+
+// What stands must be what the changed pipeline trains.
+void Engine::require_fitting_version() const {
+  RoundPlan plan;
+  plan.round = machine_->next_round();
+  const auto& view = views_.front();
+  const auto path = setup_.directory.version(machine_->epoch());
+  const MappedFile file(path);
+  const PacketView packet(file.bytes());
+  for (const auto& channel : pipeline::exchange_for(stages_, view.trainable, plan, {}).down) {
+    if (channel.keep != Keep::Latest) continue;
+    const auto* held = packet.find(channel.name);
+    const auto why =
+        held ? difference(*held, channel.layout) : std::optional(fmt::format("it holds no channel '{}'", channel.name));
+    if (why)
+      throw Error(
+          fmt::format("the changed pipeline cannot go on from {}: {}. Model, adapter and channels must stay; start a "
+                      "new run to change them",
+                      path.string(), *why));
+  }
 }
 
 void Engine::save_components(Epoch epoch) const {

@@ -74,13 +74,11 @@ struct Bench {
   }
   FoldOutcome run() {
     return fold::fold(plan, clients, {aggregator, optimizer, privacy, codecs, downlink, noise},
-                {path("state-0"), path("state-1"), path("log-1"), Durability::Process, {}});
+                      {path("state-0"), path("state-1"), path("log-1"), Durability::Process, {}});
   }
 };
 
-Layout two_tensors() {
-  return {{{"x", DType::f32, {3}}, {"y", DType::f32, {2}}}, {{"", {0}}, {"", {1}}}};
-}
+Layout two_tensors() { return {{{"x", DType::f32, {3}}, {"y", DType::f32, {2}}}, {{"", {0}}, {"", {1}}}}; }
 
 FoldView view_of(Bench& bench, const Layout& layout, const std::string& name = {}) {
   FoldView view;
@@ -94,20 +92,20 @@ FoldView view_of(Bench& bench, const Layout& layout, const std::string& name = {
   return view;
 }
 
-Channel control(Carry carry) {
-  return {"control", {{{"c", DType::f32, {2}}}, {{"", {0}}}}, carry, Keep::Latest, true};
-}
+Channel control(Carry carry) { return {"control", {{{"c", DType::f32, {2}}}, {{"", {0}}}}, carry, Keep::Latest, true}; }
 
 }  // namespace
 
-TEST_CASE("tensors at rest keep their value and their optimiser state, and the part that moved says what a node lacks") {
+TEST_CASE(
+    "tensors at rest keep their value and their optimiser state, and the part that moved says what a node lacks") {
   Bench bench;
   const auto layout = two_tensors();
   bench.plan.views = {view_of(bench, layout)};
   auto& up = bench.plan.views[0].exchange.up[0].layout;
   up = {{layout.tensors[1]}, {{"", {0}}}};
   write_packet(bench.path("version-0"), {{kAdapter, {{"x", at::full({3}, 5.0f)}, {"y", at::full({2}, 1.0f)}}}});
-  write_packet(bench.path("state-0"), {{"optimizer", {{"x/velocity", at::full({3}, 9.0f)}, {"y/velocity", at::zeros({2})}}}});
+  write_packet(bench.path("state-0"),
+               {{"optimizer", {{"x/velocity", at::full({3}, 9.0f)}, {"y/velocity", at::zeros({2})}}}});
   bench.client(1, {{kAdapter, {{"y", at::full({2}, 4.0f)}}}});
   bench.run();
   const auto next = bench.path("version-1");
@@ -317,7 +315,8 @@ TEST_CASE("an encoded version keeps the code of what did not move, so that nobod
   const Coarse coarse;
   const CodecChain chain({&coarse});
   const auto first = bench.path("v1"), second = bench.path("v2");
-  write_packet(first, {{kAdapter, {{"x", at::full({2}, 1.4f)}, {"y", at::full({2}, 2.6f)}}}}, {{"epoch", "1"}, {"moved", "*"}});
+  write_packet(first, {{kAdapter, {{"x", at::full({2}, 1.4f)}, {"y", at::full({2}, 2.6f)}}}},
+               {{"epoch", "1"}, {"moved", "*"}});
   // x claims not to have moved: that its new value is not encoded shows that the old code was taken.
   write_packet(second, {{kAdapter, {{"x", at::full({2}, 7.4f)}, {"y", at::full({2}, 9.6f)}}}},
                {{"epoch", "2"}, {"moved", "adapter/y\n"}});

@@ -117,9 +117,7 @@ class NextVersion {
 class Folder {
  public:
   Folder(const FoldPlan& plan, std::span<const FoldClient> clients, FoldStages stages, const FoldFiles& files)
-      : plan_(plan),
-        stages_(stages),
-        log_(files.next_log, plan.views.front().exchange.down, files.durability) {
+      : plan_(plan), stages_(stages), log_(files.next_log, plan.views.front().exchange.down, files.durability) {
     for (const auto& view : plan.views) {
       names_.push_back(view.name);
       views_.emplace_back(view, stages.downlink, plan.down_seed);
@@ -219,12 +217,12 @@ class Folder {
   }
 
   // Noise on a sum, then the division. Returns the norm of what is left.
-  SquaredNorm protect(std::string_view channel, Index index, const TensorSpec& spec, at::Tensor& sum, float denominator) {
+  SquaredNorm protect(std::string_view channel, Index index, const TensorSpec& spec, at::Tensor& sum,
+                      float denominator) {
     if ((stages_.privacy || denominator != 1) && !is_ours(sum)) sum = sum.clone();
     if (stages_.privacy) {
       const CallPlace where{.doing = "add noise", .round = plan_.round.round, .tensor = spec.name};
-      guard(stages_.privacy, where,
-            [&](Privacy& mechanism) { mechanism.central(channel, index, sum, stages_.noise); });
+      guard(stages_.privacy, where, [&](Privacy& mechanism) { mechanism.central(channel, index, sum, stages_.noise); });
     }
     const auto norm = denominator != 1 ? divide(sum, denominator) : squared_norm(sum);
     if (!norm.all_finite())
@@ -235,8 +233,8 @@ class Folder {
   // One reduced tensor of the view "": noise on the sum, divide, step, write.
   void apply(Index index, at::Tensor change) {
     const auto& spec = views_.front().shared->layout.tensors[index];
-    update_norm_ += protect(kAdapterChannel, index, spec, change,
-                            plan_.additive ? static_cast<float>(plan_.denominator) : 1.0f);
+    update_norm_ +=
+        protect(kAdapterChannel, index, spec, change, plan_.additive ? static_cast<float>(plan_.denominator) : 1.0f);
     auto parameter = views_.front().base.tensor(kAdapterChannel, spec.name).clone();
     auto state = state_->load(spec.name);
     const CallPlace where{.doing = "step", .round = plan_.round.round, .tensor = spec.name};
@@ -263,7 +261,7 @@ class Folder {
   const FoldPlan& plan_;
   FoldStages stages_;
   std::vector<std::string> names_;
-  std::deque<OpenView> views_;      // deques: what points into them stays valid
+  std::deque<OpenView> views_;  // deques: what points into them stays valid
   std::deque<OpenClient> clients_;
   std::deque<NextVersion> next_;
   LogFile log_;

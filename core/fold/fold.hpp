@@ -40,18 +40,18 @@ struct FoldStages {  // borrowed; what the pipeline names
   SecureRng& noise;
 };
 
-struct FoldView {                     // nodes of one view share everything here
-  std::string name;                   // "" first
+struct FoldView {    // nodes of one view share everything here
+  std::string name;  // "" first
   Layout trainable;
-  Exchange exchange;                  // of this round
-  std::filesystem::path base, next;   // version e and version e+1
-  std::filesystem::path sent;         // what nodes were sent of version e; empty: the version itself
+  Exchange exchange;                 // of this round
+  std::filesystem::path base, next;  // version e and version e+1
+  std::filesystem::path sent;        // what nodes were sent of version e; empty: the version itself
 };
 
 struct FoldFiles {
   std::filesystem::path base_state;  // version e's optimiser state (absent: all zero)
   std::filesystem::path next_state;  // version e+1's; written only where the optimiser keeps state
-  std::filesystem::path next_log;    // what was appended to Log channels on the way to e+1; written only if something was
+  std::filesystem::path next_log;  // what was appended to Log channels on the way to e+1; written only if something was
   Durability durability = Durability::Process;
   std::function<void()> before_release;  // after the last plugin call, before the version gets its final name
 };

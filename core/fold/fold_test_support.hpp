@@ -51,7 +51,8 @@ inline at::Tensor tensor_of(const std::vector<float>& values, const TensorSpec& 
 
 inline void write_version(const std::filesystem::path& path, const Layout& layout, const Values& values,
                           Epoch epoch = 0) {
-  PacketFileWriter file(path, version_contents({{std::string(kAdapterChannel), layout}}, epoch, "a test"), Durability::Process);
+  PacketFileWriter file(path, version_contents({{std::string(kAdapterChannel), layout}}, epoch, "a test"),
+                        Durability::Process);
   for (std::size_t i = 0; i < values.size(); ++i) {
     file.put(file.plan().contents().channels[0].entries[i].code, 0, std::as_bytes(std::span(values[i])));
   }

@@ -24,8 +24,8 @@ void require(const at::Tensor& tensor, const TensorSpec& spec) {
 
 }  // namespace
 
-GroupUpdates::GroupUpdates(const Group& group, const std::deque<OpenView>& views,
-                           const std::deque<OpenClient>& clients, const std::vector<std::string>& names)
+GroupUpdates::GroupUpdates(const Group& group, const std::deque<OpenView>& views, const std::deque<OpenClient>& clients,
+                           const std::vector<std::string>& names)
     : group_(group), views_(views), clients_(clients), names_(names) {}
 
 const OpenView& GroupUpdates::view_at(std::string_view name) const {

@@ -44,7 +44,7 @@ class GroupResults final : public Results {
   void put_for(std::string_view view, std::size_t member, const at::Tensor& value) override;
   void append(std::string_view channel, std::string_view tensor, const at::Tensor& value) override;
 
-  at::Tensor take(std::size_t member);                        // the change, undefined when a value was put instead
+  at::Tensor take(std::size_t member);                       // the change, undefined when a value was put instead
   at::Tensor take_for(const OpenView&, std::size_t member);  // the value; throws when there is none
 
  private:

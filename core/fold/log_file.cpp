@@ -60,8 +60,8 @@ std::vector<std::byte> LogFile::latest(std::string_view channel, std::string_vie
 std::vector<std::byte> LogFile::read(const Entry& entry) const {
   std::vector<std::byte> bytes(entry.bytes);
   for (std::uint64_t done = 0; done < bytes.size();) {
-    const auto got = pread(waiting_.get(), bytes.data() + done, bytes.size() - done,
-                           static_cast<off_t>(entry.offset + done));
+    const auto got =
+        pread(waiting_.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(entry.offset + done));
     if (got <= 0) throw_errno("read", waiting_name_);
     done += static_cast<std::uint64_t>(got);
   }

@@ -38,7 +38,8 @@ class OpenView {
   const FoldView& plan;
   const Channel* shared;  // the "adapter" channel upwards; null when no trained tensor travels
   MappedPacket base;
-  at::Tensor sent(std::string_view channel, const TensorSpec&) const;  // the version's tensor as this view's nodes hold it
+  at::Tensor sent(std::string_view channel,
+                  const TensorSpec&) const;  // the version's tensor as this view's nodes hold it
 
  private:
   std::unique_ptr<MappedPacket> sent_;  // null: versions are sent as they are

@@ -82,7 +82,8 @@ void Worker::enable_adapter(bool enabled) {
 void Worker::load(const fold::Standing& standing, const std::vector<Channel>& down, const Silo* silo) {
   const at::NoGradGuard no_grad;
   if (silo) begin_state(*silo);
-  const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed)));
+  const fold::Held held(standing.packets, downlink_.chain,
+                        pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed)));
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
     const auto& spec = layout_.tensors[i];
     auto parameter = adapter_->parameter(i);
@@ -100,44 +101,48 @@ void Worker::load(const fold::Standing& standing, const std::vector<Channel>& do
 
 // What stands beside the adapter's own channel, and of the logs what is new.
 void Worker::receive(const fold::Held& held, const fold::Standing& standing, const std::vector<Channel>& down) {
+  const auto receiver_of = [&](const std::string& name) {
+    const auto* channel = find_channel(down, name);
+    if (!channel) throw Error(fmt::format("a version came with a channel '{}', which the round does not have", name));
+    return channel->for_trainer ? Receiver::Trainer : Receiver::Adapter;
+  };
   const Epoch newest = standing.log.empty() ? 0 : standing.log.back().epoch;
-  if (newest < received_) received_ = 0;  // an earlier version than the last: from the start
+  if (newest < received_) forget_log();  // an earlier version than the last
   bool changed = false;
-  // After a snapshot that says everything, what came before it is not needed; without one, the first entry begins.
-  std::size_t first = 0;
-  for (std::size_t i = 0; i < standing.log.size(); ++i) {
-    if (standing.log[i].anew && received_ < standing.log[i].epoch) first = i;
-  }
-  bool anew = received_ == 0;
-  for (auto i = first; i < standing.log.size(); ++i) {
-    const auto& entry = standing.log[i];
+  for (const auto& entry : standing.log) {
     if (entry.epoch <= received_) continue;
     const MappedFile file(entry.file);
     const PacketView view(file.bytes());
     for (auto& download : fold::downloads_of(view, entry.epoch)) {
-      download.anew = anew || entry.anew;
-      hand_over(download, down);
+      const auto receiver = receiver_of(download.channel);
+      const bool first = begun_.emplace(download.channel, receiver).second;
+      download.anew = first || entry.anew;
+      hand_over(download, receiver);
     }
-    anew = false;
     changed = true;
   }
   received_ = newest;
   for (const auto& channel : down) {
     if (channel.keep != Keep::Latest || channel.name == kAdapterChannel) continue;
-    hand_over({channel.name, 0, true, held.channel(channel.name)}, down);
+    hand_over({channel.name, 0, true, held.channel(channel.name)}, receiver_of(channel.name));
     changed = changed || !channel.for_trainer;
   }
   if (changed) enable_adapter(true);
 }
 
-void Worker::hand_over(const Download& download, const std::vector<Channel>& down) {
-  const auto* channel = find_channel(down, download.channel);
-  if (!channel) throw Error(fmt::format("a version came with a channel '{}', which the round does not have", download.channel));
+void Worker::hand_over(const Download& download, Receiver receiver) {
   const CallPlace place{.doing = "receive", .tensor = download.channel};
-  if (channel->for_trainer)
+  if (receiver == Receiver::Trainer)
     guard(trainer_, place, [&](Trainer& trainer) { trainer.receive(*model_, *adapter_, download); });
   else
     guard(adapter_, place, [&](Adapter& adapter) { adapter.receive(*model_, download); });
+}
+
+void Worker::forget_log() {
+  for (const auto& [channel, receiver] : begun_) hand_over({channel, 0, true, {}}, receiver);
+  if (!begun_.empty()) enable_adapter(true);
+  begun_.clear();
+  received_ = 0;
 }
 
 void Worker::write_initial(const std::filesystem::path& version, const std::vector<Channel>& down,
@@ -147,7 +152,8 @@ void Worker::write_initial(const std::filesystem::path& version, const std::vect
   for (const auto& channel : file.plan().contents().channels) {
     for (const auto& entry : channel.entries) {
       auto value = at::zeros(entry.code.shape, at::TensorOptions().dtype(scalar_type_of(entry.code.dtype)));
-      if (channel.name == kAdapterChannel) value = adapter_->parameter(index_of(layout_, entry.name)).detach().contiguous();
+      if (channel.name == kAdapterChannel)
+        value = adapter_->parameter(index_of(layout_, entry.name)).detach().contiguous();
       file.put(entry.code, 0, bytes_of(value));
     }
   }
@@ -167,7 +173,9 @@ void Worker::save(const std::filesystem::path& to, Durability durability) const 
 
 void Worker::load_saved(const std::filesystem::path& saved) {
   const at::NoGradGuard no_grad;
-  const fold::Held held({saved}, CodecChain(), 0);
+  forget_log();
+  const CodecChain as_it_is;
+  const fold::Held held({saved}, as_it_is, 0);
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
     const auto value = held.tensor(kAdapterChannel, layout_.tensors[i]);
     if (!value.defined()) throw Error(fmt::format("{} holds no '{}'", saved.string(), layout_.tensors[i].name));
@@ -191,10 +199,9 @@ Trained Worker::train(const Silo& silo, const fold::Standing& standing, const pi
   const double trained = clock.now();
   const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(seed));
   pipeline::ErrorFeedback feedback{memory_, spec_.error_feedback ? spec_.error_feedback->decay : 0};
-  auto update = pipeline::encode_update(
-      order, changes(held, order.exchange),
-      {codecs_.chain, privacy_, *noise_, spec_.error_feedback ? &feedback : nullptr},
-      {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
+  auto update = pipeline::encode_update(order, changes(held, order.exchange),
+                                        {codecs_.chain, privacy_, *noise_, spec_.error_feedback ? &feedback : nullptr},
+                                        {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
   for (std::size_t c = 0; c < order.exchange.up.size(); ++c) {
     if (order.exchange.up[c].carry != Carry::Mean) continue;
     guard(trainer_, {.doing = "sent", .round = round, .node = node},

@@ -3,6 +3,7 @@
 // that made it. Throws Error; PluginFailure names the component.
 #pragma once
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,10 +53,10 @@ class Worker {
   Trained train(const Silo&, const fold::Standing&, const pipeline::WorkOrder&, const std::string& token);
   // What a silo alone would make of the same version, in the same number of turns: the local-only baseline.
   void train_alone(const Silo&, const fold::Standing&, const std::vector<Channel>& down, Round rounds);
-  void save(const std::filesystem::path& file, Durability) const;     // the adapter as it is now, personal part and all
-  void load_saved(const std::filesystem::path& file);                 // what save() wrote
-  Metrics evaluate(const std::filesystem::path& heldout);             // of the adapter as it is now; sums
-  Metrics evaluate_base(const std::filesystem::path& heldout);        // without the adapter
+  void save(const std::filesystem::path& file, Durability) const;  // the adapter as it is now, personal part and all
+  void load_saved(const std::filesystem::path& file);              // what save() wrote
+  Metrics evaluate(const std::filesystem::path& heldout);          // of the adapter as it is now; sums
+  Metrics evaluate_base(const std::filesystem::path& heldout);     // without the adapter
   void export_adapter(const std::filesystem::path& directory);
   void enable_adapter(bool enabled);
 
@@ -64,7 +65,9 @@ class Worker {
 
  private:
   void receive(const fold::Held&, const fold::Standing&, const std::vector<Channel>& down);
-  void hand_over(const Download&, const std::vector<Channel>& down);
+  enum class Receiver : std::uint8_t { Adapter, Trainer };
+  void hand_over(const Download&, Receiver);
+  void forget_log();
   std::vector<std::vector<at::Tensor>> changes(const fold::Held&, const Exchange&);
   TrainResult take_turn(const Silo&, const TrainContext&);
   void begin_state(const Silo&);
@@ -84,8 +87,9 @@ class Worker {
   std::unique_ptr<SecureRng> noise_;
   fold::ComponentStates fresh_;  // the trainer as created
   Layout layout_;
-  std::vector<at::Tensor> created_;  // what no version held so far, as it was created
-  Epoch received_ = 0;               // log entries up to here are with adapter and trainer
+  std::vector<at::Tensor> created_;          // what no version held so far, as it was created
+  Epoch received_ = 0;                       // log entries up to here are with adapter and trainer
+  std::map<std::string, Receiver> begun_;    // Log channels of which they have something
   pipeline::TensorStore personal_, memory_;  // of the silo in hand
 };
 

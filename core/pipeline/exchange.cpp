@@ -24,8 +24,8 @@ void check_up(const std::string& who, const Channel& channel) {
   if (channel.carry != Carry::Mean) return;
   for (const auto& tensor : channel.layout.tensors) {
     if (tensor.dtype != DType::f32 || open_length(tensor))
-      wrong(who, fmt::format("channel '{}' is averaged, so '{}' must be fp32 of a fixed shape", channel.name,
-                             tensor.name));
+      wrong(who,
+            fmt::format("channel '{}' is averaged, so '{}' must be fp32 of a fixed shape", channel.name, tensor.name));
   }
 }
 
@@ -33,8 +33,8 @@ void check_down(const std::string& who, const Channel& channel) {
   if (channel.keep == Keep::Log) return;
   for (const auto& tensor : channel.layout.tensors) {
     if (open_length(tensor))
-      wrong(who, fmt::format("channel '{}' is kept as it is, so '{}' must have a fixed shape", channel.name,
-                             tensor.name));
+      wrong(who,
+            fmt::format("channel '{}' is kept as it is, so '{}' must have a fixed shape", channel.name, tensor.name));
   }
 }
 
@@ -58,8 +58,8 @@ void check_means(const Exchange& exchange) {
     if (up.carry != Carry::Mean) continue;
     const auto* down = find_channel(exchange.down, up.name);
     if (!down || down->keep != Keep::Latest || down->layout.tensors != up.layout.tensors)
-      throw Error(fmt::format("channel '{}' is averaged, so it must also be sent down, kept as Latest, in the same layout",
-                              up.name));
+      throw Error(fmt::format(
+          "channel '{}' is averaged, so it must also be sent down, kept as Latest, in the same layout", up.name));
   }
 }
 
@@ -105,10 +105,11 @@ std::vector<View> views_of(const Stages& stages, const LayoutsByRank& layouts) {
     else if (same->trainable == layout)
       same->ranks.insert(rank);
     else
-      throw Error(fmt::format(
-          "nodes of ranks {:g} and {:g} would share one model: {} takes no nodes of different ranks; choose a rule that "
-          "does, or give all nodes one rank",
-          same->rank, rank, stages.aggregator.get_deleter().label()));
+      throw Error(
+          fmt::format("nodes of ranks {:g} and {:g} would share one model: {} takes no nodes of different ranks; "
+                      "choose a rule that "
+                      "does, or give all nodes one rank",
+                      same->rank, rank, stages.aggregator.get_deleter().label()));
   }
   std::sort(views.begin(), views.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return views;

@@ -58,7 +58,8 @@ at::Tensor random_delta(std::uint64_t seed) {
   std::mt19937_64 engine(seed);
   std::uniform_int_distribution<int> whole(-1000, 1000);
   auto delta = at::empty({kSize});
-  for (std::int64_t i = 0; i < kSize; ++i) delta.mutable_data_ptr<float>()[i] = static_cast<float>(whole(engine)) / 1024;
+  for (std::int64_t i = 0; i < kSize; ++i)
+    delta.mutable_data_ptr<float>()[i] = static_cast<float>(whole(engine)) / 1024;
   return delta;
 }
 

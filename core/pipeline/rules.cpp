@@ -69,31 +69,34 @@ bool amplified(const RunSpec& spec) {
 
 std::optional<Finding> memory_beside_sampling(const RuleInput& in) {
   if (!in.spec.error_feedback || !amplified(in.spec)) return std::nullopt;
-  return Finding{"error_feedback.decay",
-                 fmt::format("error memory carries what a node learnt in earlier rounds into this one, and the accountant of "
-                             "`{}` with sampling does not model that",
-                             in.spec.privacy.use),
-                 "it is bounded only because the coordinator clips after the memory was added; leave [error_feedback] out "
-                 "for a clean statement"};
+  return Finding{
+      "error_feedback.decay",
+      fmt::format("error memory carries what a node learnt in earlier rounds into this one, and the accountant of "
+                  "`{}` with sampling does not model that",
+                  in.spec.privacy.use),
+      "it is bounded only because the coordinator clips after the memory was added; leave [error_feedback] out "
+      "for a clean statement"};
 }
 
 std::optional<Finding> memory_under_local_noise(const RuleInput& in) {
   if (!in.spec.error_feedback || !has(in.spec.privacy, HANSA_TRAIT_LOCAL_NOISE)) return std::nullopt;
-  return Finding{"error_feedback.decay",
-                 fmt::format("the memory would keep the noise of `{}` and send it later, cancelling what protects the node",
-                             in.spec.privacy.use),
-                 "leave [error_feedback] out under local DP"};
+  return Finding{
+      "error_feedback.decay",
+      fmt::format("the memory would keep the noise of `{}` and send it later, cancelling what protects the node",
+                  in.spec.privacy.use),
+      "leave [error_feedback] out under local DP"};
 }
 
 std::optional<Finding> stale_memory(const RuleInput& in) {
   const auto& spec = in.spec;
   if (!spec.error_feedback || !spec.selector.component || has(spec.selector, HANSA_TRAIT_EVERYONE)) return std::nullopt;
-  return Finding{"error_feedback.decay",
-                 fmt::format("selector `{}` does not ask every node in every round: a node's memory waits until it is drawn "
-                             "again, and is then out of date",
-                             spec.selector.use),
-                 "lower error_feedback.decay (0.9 or less), or " +
-                     offer(in, "selector", HANSA_TRAIT_EVERYONE, "let every node take part")};
+  return Finding{
+      "error_feedback.decay",
+      fmt::format("selector `{}` does not ask every node in every round: a node's memory waits until it is drawn "
+                  "again, and is then out of date",
+                  spec.selector.use),
+      "lower error_feedback.decay (0.9 or less), or " +
+          offer(in, "selector", HANSA_TRAIT_EVERYONE, "let every node take part")};
 }
 
 std::string rank_text(const config::NodeSpec& node) {
@@ -102,7 +105,8 @@ std::string rank_text(const config::NodeSpec& node) {
 
 std::optional<Finding> different_ranks(const RuleInput& in) {
   const auto& nodes = in.spec.nodes;
-  const auto odd = std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n.rank != nodes.front().rank; });
+  const auto odd =
+      std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n.rank != nodes.front().rank; });
   const auto& aggregator = in.spec.aggregator;
   if (odd == nodes.end() || !aggregator.component || has(aggregator, HANSA_TRAIT_RANK_AWARE)) return std::nullopt;
   return Finding{fmt::format("node.{}.rank", odd->listed),
@@ -116,10 +120,11 @@ std::optional<Finding> outside_the_clip(const RuleInput& in) {
   if (!any_dp(in.spec) || !in.exchange) return std::nullopt;
   for (const auto& channel : in.exchange->up) {
     if (channel.carry != Carry::Collect) continue;
-    return Finding{"trainer.use",
-                   fmt::format("channel `{}` is sent as it is, outside the clip and the noise of `{}`", channel.name,
-                               in.spec.privacy.use),
-                   "choose a trainer and an aggregator that send only real numbers that are summed, or leave out the noise"};
+    return Finding{
+        "trainer.use",
+        fmt::format("channel `{}` is sent as it is, outside the clip and the noise of `{}`", channel.name,
+                    in.spec.privacy.use),
+        "choose a trainer and an aggregator that send only real numbers that are summed, or leave out the noise"};
   }
   return std::nullopt;
 }

@@ -18,7 +18,7 @@ namespace hansa::pipeline {
 struct RuleInput {
   const config::RunSpec& spec;  // components may be null where the config has errors
   const ComponentCatalog& catalog;
-  const Layout* trainable = nullptr;    // of the adapter, when the model's modules are known
+  const Layout* trainable = nullptr;   // of the adapter, when the model's modules are known
   const Exchange* exchange = nullptr;  // of the first round, when they are
 };
 struct Finding {

@@ -23,7 +23,8 @@ struct Codecs {  // the chain and what it borrows
   CodecChain chain;
 };
 Codecs make_codecs(const std::vector<config::ComponentSpec>&, const StrategyRegistry&, const HostServices&);
-using LayoutsByRank = std::map<double, Layout>;  // 0: the adapter's own rank, always there; then those that nodes ask for
+using LayoutsByRank =
+    std::map<double, Layout>;  // 0: the adapter's own rank, always there; then those that nodes ask for
 
 template <class Interface>
 Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegistry& registry,

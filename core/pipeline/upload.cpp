@@ -14,9 +14,9 @@
 namespace hansa::pipeline {
 namespace {
 
-constexpr std::uint64_t kIndexBytesPerTensor = 8192;     // headers of nested codecs included
+constexpr std::uint64_t kIndexBytesPerTensor = 8192;  // headers of nested codecs included
 constexpr std::uint64_t kIndexBytes = 1u << 16;
-constexpr std::uint64_t kMostListBytes = 16u << 20;      // of one collected tensor whose length the sender decides
+constexpr std::uint64_t kMostListBytes = 16u << 20;  // of one collected tensor whose length the sender decides
 
 bool is_change(const Channel& channel) { return channel.carry != Carry::Collect; }
 

@@ -93,9 +93,10 @@ void CallWatch::look() {
       ++late_;
     }
     if (seconds <= limits_.seconds + limits_.grace_seconds) continue;
-    put(fmt::format("error: {} has not come back in {:.0f} s, {:g} s beyond its limit; this process ends. Nothing accepted is "
-                    "lost\n",
-                    sentence_of(*call.label, *call.place), seconds, limits_.grace_seconds));
+    put(fmt::format(
+        "error: {} has not come back in {:.0f} s, {:g} s beyond its limit; this process ends. Nothing accepted is "
+        "lost\n",
+        sentence_of(*call.label, *call.place), seconds, limits_.grace_seconds));
     _exit(kExitHung);
   }
 }

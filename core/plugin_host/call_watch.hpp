@@ -27,7 +27,8 @@ struct CallPlace {
   std::optional<NodeId> node{};
   std::string_view tensor{};
 };
-std::string sentence_of(std::string_view label, const CallPlace&);  // "aggregator krum 0.1.0 in reduce, round 3, tensor x"
+std::string sentence_of(std::string_view label,
+                        const CallPlace&);  // "aggregator krum 0.1.0 in reduce, round 3, tensor x"
 
 class CallWatch {
  public:

@@ -85,11 +85,11 @@ struct BlobInfo {  // an immutable run of bytes
   std::uint16_t format = 0;  // packet format version
 };
 // What a pull brings.
-inline constexpr std::string_view kPullVersion = "version";    // all Latest channels: replaces what the node holds
-inline constexpr std::string_view kPullPart = "part";          // those tensors that moved since from_epoch
-inline constexpr std::string_view kPullLog = "log";            // the entries of the Log channels that belong to to_epoch
+inline constexpr std::string_view kPullVersion = "version";  // all Latest channels: replaces what the node holds
+inline constexpr std::string_view kPullPart = "part";        // those tensors that moved since from_epoch
+inline constexpr std::string_view kPullLog = "log";          // the entries of the Log channels that belong to to_epoch
 inline constexpr std::string_view kPullSnapshot = "snapshot";  // all entries up to to_epoch as one: replaces them
-struct PullInfo {  // one transfer that brings the state from one epoch to another
+struct PullInfo {       // one transfer that brings the state from one epoch to another
   std::string channel;  // one of the four
   std::uint64_t from_epoch = 0, to_epoch = 0;
   BlobInfo blob;

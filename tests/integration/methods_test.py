@@ -52,6 +52,14 @@ def test_exact_averaging_sends_residuals_down_and_exports_the_rank_that_it_needs
     assert numpy.abs(ours - theirs).max() < 1e-4 * numpy.abs(theirs).max()
 
 
+def test_local_only_baselines_know_nothing_of_what_the_federation_appended(study):
+    report = "local_only = true"
+    plain = summary(study(rounds=2, report=report).run("plain"))["loss"]
+    exact = summary(study(rounds=2, report=report, aggregator='use = "fedex_lora"\nweighting = "uniform"').run("exact"))["loss"]
+    for language in LANGUAGES:
+        assert exact[f"local-{language}"] == plain[f"local-{language}"]
+
+
 def test_a_long_log_is_compacted_and_says_the_same(study):
     fed = study(aggregator='use = "fedex_lora"\nweighting = "uniform"', rounds=7)
     plain = fed.run("plain", config=fed.simulation)

@@ -89,3 +89,11 @@ def test_the_other_pipeline_is_refused_where_nobody_asked_for_it(study, hansa):
     config.write_text(config.read_text().replace("steps = 2", "steps = 3"))
     done = hansa("coordinator", config, "--run-dir", fed.folder / "run", "--resume")
     assert done.returncode == 1 and "--changed" in done.stderr
+
+
+def test_another_adapter_cannot_go_on_from_what_stands(study):
+    fed = study(rounds=2)
+    run = fed.run("run")
+    code, output = run_to_its_end(fed, "--set", "adapter.r=8", resume=True)
+    assert code == 1 and "cannot go on from" in output and "shape" in output, output
+    assert newest(run).name == "epoch-000002.hansa"

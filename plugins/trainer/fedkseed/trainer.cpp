@@ -120,6 +120,10 @@ void FedKSeed::receive(Model&, Adapter&, const Download& download) {
   if (download.channel != seeds::kDownChannel)
     throw Error(
         fmt::format("fedkseed has no use for channel '{}'; it needs the aggregator `fedkseed`", download.channel));
+  if (download.anew && download.tensors.empty()) {
+    accumulators_ = at::Tensor();
+    return;
+  }
   if (download.tensors.size() != 1) throw Error("fedkseed: an entry of the log holds one tensor of accumulators");
   const auto& entry = download.tensors.front().second;
   seeds::require_entry(entry, params_.seeds);

@@ -13,7 +13,7 @@ class Adapter : public Component {
   virtual Layout layout(std::span<const Module> modules, double rank) const = 0;
   // Fresh parameters (fp32, requires_grad) in the layout's order. The same seed gives the same bits.
   virtual void create(const Model&, std::span<const Module> modules, double rank, std::uint64_t seed) = 0;
-  virtual at::Tensor parameter(Index) = 0;  // live, not a copy
+  virtual at::Tensor parameter(Index) = 0;          // live, not a copy
   virtual std::vector<Injection> injections() = 0;  // asked for again after each receive()
   // A channel of the aggregator's, such as a residual for frozen weights. The default knows none.
   virtual void receive(Model&, const Download& download) {

@@ -14,7 +14,7 @@ namespace hansa {
 class Updates {
  public:
   virtual ~Updates() = default;
-  virtual const Group& group() const = 0;  // only the Shared members
+  virtual const Group& group() const = 0;                  // only the Shared members
   virtual std::span<const std::string> views() const = 0;  // of the run; "" comes first
   virtual const TensorSpec& tensor(std::size_t member, std::string_view view = {}) const = 0;
   // Group::scale as nodes of this view have it: of low-rank pairs alpha / r depends on the view's rank.

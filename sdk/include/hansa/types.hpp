@@ -88,9 +88,9 @@ enum class Role : std::uint8_t {
   Derived,   // made by every node itself from the base and what it receives: never shipped, never kept (FedKSeed)
 };
 enum class Carry : std::uint8_t {
-  Sum,      // real numbers: joint clip, codecs and noise, then the aggregator's rule, the weights and the server optimiser
-  Mean,     // real numbers: joint clip, codecs and noise; then the host adds their plain sum over the registered population
-            // to what stands. No weights, no rule, no optimiser (SCAFFOLD's control variate)
+  Sum,   // real numbers: joint clip, codecs and noise, then the aggregator's rule, the weights and the server optimiser
+  Mean,  // real numbers: joint clip, codecs and noise; then the host adds their plain sum over the registered population
+         // to what stands. No weights, no rule, no optimiser (SCAFFOLD's control variate)
   Collect,  // carried as it is to the aggregator: seeds, logits, centroids, text. Refused under differential privacy
 };
 enum class Keep : std::uint8_t {
@@ -98,8 +98,8 @@ enum class Keep : std::uint8_t {
   Log,     // entries are appended; a node that was away gets all since its epoch
 };
 struct Channel {
-  std::string name;  // "adapter" is the trainable layout itself
-  Layout layout;     // Collect and Log: one extent of a shape may be -1, a length that the sender decides
+  std::string name;          // "adapter" is the trainable layout itself
+  Layout layout;             // Collect and Log: one extent of a shape may be -1, a length that the sender decides
   Carry carry = Carry::Sum;  // upwards
   Keep keep = Keep::Latest;  // downwards
   bool for_trainer = false;  // downwards: who receives it on the node, the adapter or the trainer

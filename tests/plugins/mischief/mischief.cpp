@@ -68,7 +68,7 @@ HANSA_PLUGIN(org_hansa_mischief, "0.1.0") {
   plugin.add<Mischief, Params>("mischief", "A sum that misbehaves in one round.")
       .traits(HANSA_TRAIT_ADDITIVE)
       .param(&Params::what, "what", "What it does.",
-             hansa::choices({"nothing", "throw", "throw_number", "not_finite", "shape", "dtype", "forget", "crash", "hang",
-                             "linger"}))
+             hansa::choices({"nothing", "throw", "throw_number", "not_finite", "shape", "dtype", "forget", "crash",
+                             "hang", "linger"}))
       .param(&Params::round, "round", "In which round.", hansa::at_least(1));
 }
