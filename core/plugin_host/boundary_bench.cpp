@@ -1,5 +1,6 @@
 // What the plugin boundary costs, with a real plugin: a guarded call against the same call made directly, with a watch beside
-// it as on a coordinator; the notes of 100 files; loading every built-in plugin. Arguments: a folder with plugins.
+// it as on a coordinator; the notes of 100 files; loading every built-in plugin. Arguments: a folder with plugins,
+// and an aggregator among them that does not survey.
 // Prints "name value" lines for tests/bench/boundary.py.
 #include <unistd.h>
 
@@ -48,12 +49,12 @@ double notes_of_100(const fs::path& folder) {
   });
 }
 
-void calls(const StrategyRegistry& registry) {
+void calls(const StrategyRegistry& registry, std::string_view name) {
   constexpr int kCalls = 1'000'000;
   CallWatch watch({});
   HostServices services;
   services.watch = &watch;
-  const auto rule = create<Aggregator>(registry, "fedavg", Value(), services);
+  const auto rule = create<Aggregator>(registry, name, Value(), services);
   std::size_t seen = 0;
   const auto direct = median_of(5, [&] {
     return seconds_of([&] {
@@ -67,7 +68,7 @@ void calls(const StrategyRegistry& registry) {
     });
   });
   std::printf("direct_call_us %.6f\nguarded_call_us %.6f\n", direct * 1e6 / kCalls, guarded * 1e6 / kCalls);
-  if (seen != 0) std::puts("fedavg surveys now: choose another call");
+  if (seen != 0) std::puts("this aggregator surveys: name another");
 }
 
 }  // namespace
@@ -78,5 +79,5 @@ int main(int, char** argv) {
   StrategyRegistry registry;
   std::printf("load_all_s %.6f\n", seconds_of([&] { registry.scan({folder, "the benchmark"}); }));
   std::printf("plugins %zu\n", registry.files().size());
-  calls(registry);
+  calls(registry, argv[2]);
 }
