@@ -246,7 +246,10 @@ void Engine::make_orders(const RoundPlan& plan) {
     order.json = to_json(order.order);
     order.max_upload_bytes = pipeline::most_upload_bytes(order.order.exchange, stages_.codecs);
     if (view.name.empty()) {
-      if (!down_.empty() && down_.size() != order.order.exchange.down.size())
+      const auto same = [](const Channel& a, const Channel& b) {
+        return a.name == b.name && a.keep == b.keep && a.for_trainer == b.for_trainer && a.layout == b.layout;
+      };
+      if (!down_.empty() && !std::ranges::equal(down_, order.order.exchange.down, same))
         throw Error(fmt::format("{} changes its channels from round to round; what stands must stay the same",
                                 stages_.aggregator.get_deleter().label()));
       down_ = order.order.exchange.down;

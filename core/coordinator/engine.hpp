@@ -111,6 +111,7 @@ class Engine final : public wire::Service {
   Folded adopt(const RoundPlan&);
   Folded fold_now(const RoundPlan&, const std::vector<Accepted>&);
   void forget_attempt(Epoch next) const;
+  void forget_downloads(Epoch) const;
   void release(const RoundPlan&, Folded);
   void checkpoint_round(const RoundPlan&, Folded);
   void record_round(const RoundPlan&, Metrics);

@@ -130,9 +130,14 @@ void Engine::forget_attempt(Epoch next) const {
   std::error_code missing_is_fine;
   std::filesystem::remove(setup_.directory.log(next), missing_is_fine);
   std::filesystem::remove(setup_.directory.snapshot(next), missing_is_fine);
+  forget_downloads(next);
+}
+
+void Engine::forget_downloads(Epoch epoch) const {
+  std::error_code missing_is_fine;
   for (const auto& view : views_) {
-    std::filesystem::remove(setup_.directory.served(next, view.name), missing_is_fine);
-    std::filesystem::remove(setup_.directory.part(next, view.name), missing_is_fine);
+    std::filesystem::remove(setup_.directory.served(epoch, view.name), missing_is_fine);
+    std::filesystem::remove(setup_.directory.part(epoch, view.name), missing_is_fine);
   }
 }
 
@@ -274,7 +279,9 @@ void Engine::take_changes() {
   events_.append("changed", {{"reason", why}, {"pipeline", pipeline_digest_}});
   if (other) require_fitting_version();
   if (open) machine_->abort(why);
-  if (other) save_components(machine_->epoch());
+  if (!other) return;
+  save_components(machine_->epoch());
+  for (const auto epoch : setup_.directory.versions()) forget_downloads(epoch);  // encoded for the downlink that was
 }
 
 // What stands must be what the changed pipeline trains.

@@ -34,6 +34,7 @@ void Holdings::forget() {
   }
   for (const auto& entry : standing_.log) std::filesystem::remove(entry.file);
   standing_ = {};
+  epoch_ = kNothing;
 }
 
 bool Holdings::take(const wire::PullInfo& pull, const std::function<bool(const WriteAt&)>& transfer) {

@@ -24,7 +24,7 @@ class Holdings {
   // Takes one pull: `transfer` writes its bytes through what it is given and says whether all of them came. A transfer that
   // breaks leaves nothing that counts: until all pulls of a work are in, no epoch is held.
   bool take(const wire::PullInfo&, const std::function<bool(const WriteAt&)>& transfer);
-  void forget();  // what a broken transfer left: everything will be sent anew
+  void forget();  // what is held, or what a broken transfer left of it: everything will be sent anew
   void reached(std::uint64_t epoch) { epoch_ = epoch; }
 
  private:

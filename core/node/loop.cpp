@@ -59,9 +59,14 @@ void Loop::work_on(wire::Offer offer) {
     if (pipeline_ != offer.info.pipeline_digest) {  // the first work, or the run went on with another pipeline
       auto pipeline = client_.pipeline(offer.info.pipeline_digest);
       if (!std::holds_alternative<std::string>(pipeline)) return;
+      const bool changed = worker_ != nullptr;
       worker_ = nullptr;  // the old one reads what the new one's spec replaces
       worker_ = setup_.make_worker(std::get<std::string>(pipeline));
       pipeline_ = offer.info.pipeline_digest;
+      if (changed) {  // what is held may be encoded for the old one: this work comes again, with everything it needs
+        holdings_.forget();
+        return client_.drop_work();
+      }
     }
     for (const auto& settled : offer.info.settled) worker_->settled(setup_.silo, settled.token, settled.applied);
     if (!fetch_version(offer)) return;

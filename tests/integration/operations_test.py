@@ -8,6 +8,7 @@ import pytest
 from federation import children, journal, last_version, tensor_bytes, wait_for
 from hollow import hollow_config
 from processes import Proxy, address_of
+from study import LANGUAGES
 
 
 def released(run_dir):
@@ -103,3 +104,22 @@ def test_an_upload_goes_on_where_a_broken_link_left_it(hollow, operator, fault):
     once = hollow.rounds * 2 * hollow.size
     assert once <= sent < once + 2**20  # at most a chunk came twice
     assert hollow.same_bits()
+
+
+def test_nodes_that_outlive_the_coordinator_follow_it_to_a_changed_pipeline(study, operator, tmp_path):
+    """What they hold was encoded for the old downlink, so it is fetched anew."""
+    fed = study(rounds=8, extra='[[downlink]]\nuse = "bf16"\n')
+    run_dir = fed.folder / "run"
+    address = f"unix:{tmp_path / 'socket'}"
+    first = operator.coordinator(fed.config, run_dir, "--listen", address)
+    address_of(run_dir)
+    nodes = [operator.node(name, address, "--heldout", fed.folder / f"{name}-heldout.txt", data=fed.folder / f"{name}.txt",
+                           model=fed.folder / "base") for name in LANGUAGES]
+    wait_for(lambda: released(run_dir) >= 2)
+    first.kill()
+    assert released(run_dir) < 8
+    fed.config.write_text(fed.config.read_text().replace('use = "bf16"', 'use = "int8"'))
+    second = operator.coordinator(fed.config, run_dir, "--listen", address, "--resume", "--changed", name="changed")
+    assert second.ends() == 0, second.text
+    assert [node.ends() for node in nodes] == [0, 0, 0], nodes[0].text
+    assert released(run_dir) == 8
