@@ -1,5 +1,6 @@
-# hansa_add_library(box SOURCES … PUBLIC … PRIVATE …): a static library hansa_<box>, included as "<box>/header.hpp".
-# hansa_add_test(name SOURCES … LIBS …): a Catch2 program, one CTest entry, label "unit".
+# hansa_add_library(box [TORCH] SOURCES … PUBLIC … PRIVATE …): a static library hansa_<box>, included as "<box>/header.hpp". TORCH: most
+#   of its files know tensors.
+# hansa_add_test(name [TORCH] SOURCES … LIBS …): a Catch2 program, one CTest entry, label "unit".
 option(HANSA_WERROR "Warnings are errors" OFF)
 
 add_library(hansa_warnings INTERFACE)
@@ -12,16 +13,26 @@ target_compile_options(hansa_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-vir
 set(HANSA_COLD $<$<CONFIG:Release>:-O1>)
 
 function(hansa_add_library box)
-  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(hansa_${box} STATIC ${ARG_SOURCES})
   target_include_directories(hansa_${box} PUBLIC ${PROJECT_SOURCE_DIR}/core)
   target_link_libraries(hansa_${box} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} hansa_warnings)
+  if(ARG_TORCH)
+    hansa_precompile(hansa_${box} torch)
+  else()
+    hansa_precompile(hansa_${box} plain)
+  endif()
 endfunction()
 
 function(hansa_add_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;LIBS" ${ARGN})
   add_executable(test_${name} ${ARG_SOURCES})
   target_link_libraries(test_${name} PRIVATE hansa_test_main ${ARG_LIBS} hansa_warnings)
+  if(ARG_TORCH)
+    hansa_precompile(test_${name} torch_test)
+  else()
+    hansa_precompile(test_${name} plain_test)
+  endif()
   add_test(NAME ${name} COMMAND test_${name})
   set_tests_properties(${name} PROPERTIES LABELS unit)
 endfunction()
