@@ -1,5 +1,7 @@
 #include "pipeline/stages.hpp"
 
+#include <fmt/format.h>
+
 namespace hansa::pipeline {
 
 Codecs make_codecs(const std::vector<config::ComponentSpec>& stages, const StrategyRegistry& registry,
@@ -33,7 +35,7 @@ Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, co
 std::vector<std::pair<std::string, Component*>> Stages::components() const {
   std::vector<std::pair<std::string, Component*>> all;
   const auto add = [&](std::string_view kind, const auto& instance) {  // a state is of one kind of component, by its id
-    all.emplace_back(std::string(kind) + " " + instance.get_deleter().component().id, instance.get());
+    all.emplace_back(fmt::format("{} {}", kind, instance.get_deleter().component().id), instance.get());
   };
   add("aggregator", aggregator);
   add("server_optimizer", server_optimizer);

@@ -46,8 +46,7 @@ std::uint64_t DefaultHost::seed(std::string_view purpose) const {
 std::shared_ptr<void> DefaultHost::create_inner(std::string_view kind, const HansaValue& choice) {
   const auto& component = require(registry_, kind, text_of(choice));
   auto host = std::make_shared<DefaultHost>(registry_, component, services_);
-  auto* made = create_untyped(registry_, component, kind, choice, *host);
-  return {made, [component = &component, host](void* instance) { component->destroy(component, instance); }};
+  return create_untyped(registry_, component, kind, choice, std::move(host));
 }
 
 }  // namespace hansa

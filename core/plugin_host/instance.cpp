@@ -55,8 +55,6 @@ void rethrow_as_plugin_failure(const std::string& label, const CallPlace& place)
   }
 }
 
-void Destroyer::destroy(void* instance) const { component_->destroy(component_, instance); }
-
 const HansaComponent& require(const StrategyRegistry& registry, std::string_view kind, std::string_view name) {
   const auto plain = kind.substr(0, kind.find('/'));
   if (const auto* component = registry.find(plain, name)) return *component;
@@ -65,12 +63,15 @@ const HansaComponent& require(const StrategyRegistry& registry, std::string_view
                           fmt::join(registry.names(plain), ", ")));
 }
 
-void* create_untyped(const StrategyRegistry& registry, const HansaComponent& component, std::string_view interface,
-                     const HansaValue& params, Host& host) {
+std::shared_ptr<void> create_untyped(const StrategyRegistry& registry, const HansaComponent& component,
+                                     std::string_view interface, const HansaValue& params, std::shared_ptr<Host> host) {
   const auto label = registry.label_of(component);
   const CallPlace place{.doing = "its constructor"};
-  if (interface != component.kind)
-    throw PluginFailure(label, place, fmt::format("it is {}, but {} is wanted", component.kind, interface));
+  const auto* adapter = interface == component.kind ? nullptr : registry.adapter(component.kind, interface);
+  if (interface != component.kind && !adapter)
+    throw PluginFailure(
+        label, place,
+        fmt::format("it is {}, but {} is wanted, and this host adapts no such component", component.kind, interface));
 
   const auto complete = with_defaults(component, params);
   Collected found;
@@ -79,13 +80,15 @@ void* create_untyped(const StrategyRegistry& registry, const HansaComponent& com
     throw PluginFailure(label, {.doing = "the check of its parameters"},
                         fmt::format("{}", fmt::join(found.sentences, "; ")));
 
-  const HansaHost handle{sizeof(HansaHost), &host};
+  const HansaHost handle{sizeof(HansaHost), host.get()};
   std::string why = "it returned nothing and gave no reason";
   HansaFault fault{sizeof(HansaFault), &why,
                    [](void* context, const char* message) { *static_cast<std::string*>(context) = message; }};
   auto* made = component.create(&component, &handle, &complete.raw(), &fault);
   if (!made) throw PluginFailure(label, place, why);
-  return made;
+  std::shared_ptr<void> owned(
+      made, [&component, host = std::move(host)](void* instance) { component.destroy(&component, instance); });
+  return adapter ? adapter->wrap(std::move(owned)) : owned;
 }
 
 Value with_defaults(const HansaComponent& component, const HansaValue& given) {

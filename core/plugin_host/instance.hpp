@@ -41,28 +41,28 @@ class PluginFailure : public Error {
 std::string plain_message();
 [[noreturn]] void rethrow_as_plugin_failure(const std::string& label, const CallPlace&);
 
-// Destroys through the plugin, and keeps the host alive that the component was made with.
+// Owns what an Instance points at.
 class Destroyer {
  public:
   Destroyer() = default;
-  Destroyer(const HansaComponent& component, std::string label, std::shared_ptr<Host> host, CallWatch* watch = nullptr)
-      : component_(&component),
+  Destroyer(std::shared_ptr<void> object, const HansaComponent& component, std::string label,
+            CallWatch* watch = nullptr)
+      : object_(std::move(object)),
+        component_(&component),
         label_(std::make_unique<const std::string>(std::move(label))),
-        host_(std::move(host)),
         watch_(watch) {}
   template <class Interface>
-  void operator()(Interface* instance) const {
-    destroy(instance);
+  void operator()(Interface*) {
+    object_.reset();
   }
   const HansaComponent& component() const { return *component_; }
   const std::string& label() const { return *label_; }
   CallWatch* watch() const { return watch_; }
 
  private:
-  void destroy(void* instance) const;
+  std::shared_ptr<void> object_;
   const HansaComponent* component_ = nullptr;
   std::shared_ptr<const std::string> label_;
-  std::shared_ptr<Host> host_;
   CallWatch* watch_ = nullptr;
 };
 template <class Interface>
@@ -78,25 +78,28 @@ decltype(auto) guard(const Instance<Interface>& instance, const CallPlace& place
   }
 }
 
-// The interface pointer, never null. Throws PluginFailure when the constructor throws or a check of the parameters fails.
-void* create_untyped(const StrategyRegistry&, const HansaComponent&, std::string_view interface,
-                     const HansaValue& params, Host&);
+// Exactly `interface`'s pointer, never null: the component itself, or an adapter around one of another revision. Destroyed
+// through the plugin; keeps the host that it is given. Throws PluginFailure when the constructor throws or a check of the
+// parameters fails.
+std::shared_ptr<void> create_untyped(const StrategyRegistry&, const HansaComponent&, std::string_view interface,
+                                     const HansaValue& params, std::shared_ptr<Host>);
 
 // With a host of the caller's, which outlives the instance.
 template <class Interface>
 Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params,
                            Host& host) {
-  auto* made = create_untyped(registry, component, Interface::kKind, params, host);
-  return {static_cast<Interface*>(made), Destroyer(component, registry.label_of(component), nullptr)};
+  auto made = create_untyped(registry, component, Interface::kKind, params, {std::shared_ptr<void>(), &host});
+  auto* object = static_cast<Interface*>(made.get());
+  return {object, Destroyer(std::move(made), component, registry.label_of(component))};
 }
 // With a host of its own, made from the services.
 template <class Interface>
 Instance<Interface> create(const StrategyRegistry& registry, const HansaComponent& component, const HansaValue& params,
                            const HostServices& services) {
   auto host = std::make_shared<DefaultHost>(registry, component, services);
-  auto* made = create_untyped(registry, component, Interface::kKind, params, *host);
-  return {static_cast<Interface*>(made),
-          Destroyer(component, registry.label_of(component), std::move(host), services.watch)};
+  auto made = create_untyped(registry, component, Interface::kKind, params, std::move(host));
+  auto* object = static_cast<Interface*>(made.get());
+  return {object, Destroyer(std::move(made), component, registry.label_of(component), services.watch)};
 }
 const HansaComponent& require(const StrategyRegistry&, std::string_view kind_with_revision,
                               std::string_view name);  // throws Error

@@ -54,6 +54,20 @@ std::string_view name_of(Outcome outcome) {
   return "?";
 }
 
+StrategyRegistry::StrategyRegistry(BuildNote host, std::vector<RevisionAdapter> adapters)
+    : host_(std::move(host)), adapters_(std::move(adapters)) {
+  for (const auto& adapter : adapters_) {
+    auto key = fmt::format("kind.{}", adapter.from);
+    if (!hansa::find(host_, key)) host_.emplace_back(std::move(key), adapter.hash);
+  }
+}
+
+const RevisionAdapter* StrategyRegistry::adapter(std::string_view from, std::string_view to) const {
+  for (const auto& adapter : adapters_)
+    if (adapter.from == from && adapter.to == to) return &adapter;
+  return nullptr;
+}
+
 void StrategyRegistry::scan(const SearchPath& search) {
   std::error_code failed;
   const auto path = fs::weakly_canonical(fs::absolute(search.path), failed);

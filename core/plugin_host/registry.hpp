@@ -13,6 +13,7 @@
 #include <hansa/catalog.hpp>
 
 #include "plugin_host/build_note.hpp"
+#include "plugin_host/revisions.hpp"
 
 namespace hansa {
 
@@ -39,7 +40,8 @@ struct PluginFile {
 
 class StrategyRegistry final : public ComponentCatalog {
  public:
-  explicit StrategyRegistry(BuildNote host = host_note()) : host_(std::move(host)) {}
+  // `adapters`: for further revisions of interfaces, which files may then offer beside those of `host`.
+  explicit StrategyRegistry(BuildNote host = host_note(), std::vector<RevisionAdapter> adapters = {});
   StrategyRegistry(const StrategyRegistry&) = delete;
   StrategyRegistry& operator=(const StrategyRegistry&) = delete;
 
@@ -57,6 +59,8 @@ class StrategyRegistry final : public ComponentCatalog {
   std::vector<const HansaComponent*> components(std::string_view kind = {}) const;  // sorted by kind and id; "": all
   const PluginFile& file_of(const HansaComponent&) const;
   std::string label_of(const HansaComponent&) const;  // "aggregator fedavg 0.1.0"
+  // Null: the one is not served as the other.
+  const RevisionAdapter* adapter(std::string_view from, std::string_view to) const;
   const std::deque<PluginFile>& files() const { return files_; }
 
  private:
@@ -64,7 +68,8 @@ class StrategyRegistry final : public ComponentCatalog {
   std::optional<std::string> shadowed(const std::filesystem::path&) const;
   std::optional<std::string> clash(const HansaPlugin&) const;
 
-  BuildNote host_;
+  BuildNote host_;  // and what the adapters add
+  std::vector<RevisionAdapter> adapters_;
   std::deque<PluginFile> files_;
   std::map<std::pair<std::string, std::string>, const HansaComponent*, std::less<>> components_;
   std::map<const HansaComponent*, const PluginFile*> owners_;

@@ -10,13 +10,10 @@ namespace hansa {
 
 template <class Interface>
 Instance<Interface> owned(std::unique_ptr<Interface> object, std::string label = "test component") {
-  static const HansaComponent component = [] {
-    HansaComponent made{};
-    made.struct_size = sizeof made;
-    made.destroy = [](const HansaComponent*, void* instance) { delete static_cast<Interface*>(instance); };
-    return made;
-  }();
-  return {object.release(), Destroyer(component, std::move(label), nullptr)};
+  static const HansaComponent nobodys{};
+  std::shared_ptr<Interface> kept = std::move(object);
+  auto* plain = kept.get();
+  return {plain, Destroyer(std::move(kept), nobodys, std::move(label))};
 }
 
 }  // namespace hansa
