@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view kKindPrefix = "kind.";
 constexpr std::string_view kThisSdk = "this host's SDK";
-constexpr std::string_view kRebuild = "cmake -S <its source> -B build && cmake --build build";
+constexpr std::string_view kNewerHost = "; or use a newer hansa";
 
 struct Field {  // a key whose values must agree
   std::string_view key, what, remedy;
@@ -48,9 +48,15 @@ struct Differences {
   }
   std::string text() const {
     return fmt::format("was built for another host: {}. Rebuild it with {}: {}{}", fmt::join(fields, "; "),
-                       fmt::join(remedies, " and "), kRebuild, otherwise);
+                       fmt::join(remedies, " and "), kRebuildCommand, otherwise);
   }
 };
+
+int number_in(std::string_view text) {
+  int number = -1;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
 
 std::pair<int, int> version_of(std::string_view text) {
   std::pair<int, int> version{-1, -1};
@@ -67,28 +73,33 @@ void compare_contract(const BuildNote& file, const BuildNote& host, Differences&
   found.add(fmt::format("contract: built for {}, this host needs {}.0 to {}", built, HANSA_ABI_MAJOR,
                         value_or_none(host, "contract")),
             kThisSdk);
-  if (major > HANSA_ABI_MAJOR || (major == HANSA_ABI_MAJOR && minor > HANSA_ABI_MINOR))
-    found.otherwise = "; or use a newer hansa";
+  if (major > HANSA_ABI_MAJOR || (major == HANSA_ABI_MAJOR && minor > HANSA_ABI_MINOR)) found.otherwise = kNewerHost;
 }
 
 // "aggregator/2" when this host knows "aggregator/1": name what it knows.
 void compare_kinds(const BuildNote& file, const BuildNote& host, Differences& found) {
   for (const auto& [key, hash] : file) {
     if (!key.starts_with(kKindPrefix)) continue;
-    const auto kind = key.substr(kKindPrefix.size());
+    const std::string_view kind = std::string_view(key).substr(kKindPrefix.size());
     const auto* known = find(host, key);
     if (known && *known == hash) continue;
     if (known) {
       found.add(fmt::format("interface {}: built for {}, this host needs {}", kind, hash, *known), kThisSdk);
       continue;
     }
-    const auto base = kind.substr(0, kind.find('/') + 1);
+    const auto slash = std::min(kind.find('/'), kind.size());
     std::vector<std::string> revisions;
+    int newest = 0;
     for (const auto& other : kinds_of(host))
-      if (other.starts_with(base)) revisions.push_back(other);
-    found.add(revisions.empty() ? fmt::format("interface {}: this host knows no such kind", kind)
-                                : fmt::format("interface {}: this host knows {}", kind, fmt::join(revisions, ", ")),
+      if (other.starts_with(fmt::format("{}/", kind.substr(0, slash)))) {
+        revisions.push_back(other);
+        newest = std::max(newest, number_in(std::string_view(other).substr(slash + 1)));
+      }
+    found.add(revisions.empty()
+                  ? fmt::format("interface: built for {}, this host knows no kind '{}'", kind, kind.substr(0, slash))
+                  : fmt::format("interface: built for {}, this host needs {}", kind, fmt::join(revisions, " or ")),
               kThisSdk);
+    if (number_in(kind.substr(std::min(slash + 1, kind.size()))) > newest) found.otherwise = kNewerHost;
   }
 }
 
@@ -136,8 +147,11 @@ std::vector<std::string> kinds_of(const BuildNote& note) {
 
 std::optional<std::string> incompatibility(const ElfFacts& facts, const BuildNote& host) {
   if (facts.note.empty())
-    return fmt::format("has no build note (section {}); build it with hansa_add_plugin of this host's SDK",
-                       HANSA_NOTE_SECTION);
+    return fmt::format(
+        "has no build note (section {}): nothing says what it was built for, and this host needs to know before it "
+        "loads "
+        "anything. Build it with hansa_add_plugin of this host's SDK: {}",
+        HANSA_NOTE_SECTION, kRebuildCommand);
   const auto file = parse_note(facts.note);
   Differences found;
   compare_contract(file, host, found);
@@ -149,9 +163,10 @@ std::optional<std::string> incompatibility(const ElfFacts& facts, const BuildNot
   if (std::none_of(facts.needed.begin(), facts.needed.end(),
                    [&](const auto& name) { return name.starts_with(runtime); }))
     return fmt::format(
-        "links the C++ runtime statically ({}so is not among its libraries), so that its exceptions and types "
-        "would be strangers to this host; link it without -static-libstdc++ and -static-libgcc",
-        runtime);
+        "was built with a C++ runtime of its own ({0}so is not among its libraries), so that its exceptions and types "
+        "would be strangers; this host needs a plugin to share {0}so. Link it without -static-libstdc++ and "
+        "-static-libgcc: {1}",
+        runtime, kRebuildCommand);
 
   std::vector<std::string> extra;
   bool entry = false;
@@ -161,14 +176,17 @@ std::optional<std::string> incompatibility(const ElfFacts& facts, const BuildNot
     else
       extra.push_back(name);
   if (!entry)
-    return fmt::format("does not export {}; describe the plugin with HANSA_PLUGIN (hansa/plugin.hpp)",
-                       HANSA_ENTRY_SYMBOL);
+    return fmt::format(
+        "does not export {}, which this host needs. Describe the plugin with HANSA_PLUGIN (hansa/plugin.hpp) and build "
+        "it "
+        "with hansa_add_plugin",
+        HANSA_ENTRY_SYMBOL);
   if (!extra.empty()) {
     const auto count = extra.size();
     extra.resize(std::min<std::size_t>(count, 3));
     return fmt::format(
-        "exports {} more than {}: {}{}; two plugins would share such symbols. Link it with hansa_add_plugin, "
-        "which hides them",
+        "exports {} more than {}: {}{}. This host needs that one alone, because two plugins would share the others. "
+        "Build it with hansa_add_plugin, which hides them",
         count == 1 ? "one symbol" : fmt::format("{} symbols", count), HANSA_ENTRY_SYMBOL, fmt::join(extra, ", "),
         count > extra.size() ? ", …" : "");
   }

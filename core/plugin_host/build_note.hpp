@@ -11,6 +11,8 @@
 
 namespace hansa {
 
+inline constexpr std::string_view kRebuildCommand = "cmake -S <its source> -B build && cmake --build build";
+
 using BuildNote =
     std::vector<std::pair<std::string, std::string>>;  // in the order of the text; build_note.h names the keys
 

@@ -140,8 +140,8 @@ Result<ElfFacts> read_elf(Bytes bytes) {
     const auto header = at<Elf64_Ehdr>(bytes, 0);
     if (header.e_type != ET_DYN) return Facts::failure("is an ELF file, but no shared library");
     if (header.e_machine != host_machine())
-      return Facts::failure(fmt::format("was built for {}, this host needs {}", machine_name(header.e_machine),
-                                        machine_name(host_machine())));
+      return Facts::failure(fmt::format("was built for {}, this host needs {}. Rebuild it for this machine",
+                                        machine_name(header.e_machine), machine_name(host_machine())));
     return Reader(bytes).facts();
   } catch (const Broken&) {
     return Facts::failure("is a damaged or truncated shared library (its section table points outside the file)");

@@ -29,6 +29,13 @@ Result<HansaPluginEntry> load(const std::filesystem::path& path) {
   }
 }
 
+std::string entry_threw(std::string_view what) {
+  return fmt::format(
+      "its entry threw: {}; this host needs an entry that describes the plugin and does no more. Mend what it complains "
+      "of, or take the file off the search path",
+      what);
+}
+
 }  // namespace
 
 Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildNote& host) {
@@ -49,11 +56,11 @@ Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildN
   try {
     opened.plugin = entry.value()();
   } catch (const c10::Error& e) {
-    return Opened::failure(fmt::format("its entry threw: {}", e.what_without_backtrace()));
+    return Opened::failure(entry_threw(e.what_without_backtrace()));
   } catch (const std::exception& e) {
-    return Opened::failure(fmt::format("its entry threw: {}", e.what()));
+    return Opened::failure(entry_threw(e.what()));
   } catch (...) {
-    return Opened::failure("its entry threw something that is not a std::exception");
+    return Opened::failure(entry_threw("something that is not a std::exception"));
   }
   if (auto why = table_problem(opened.plugin, kinds_of(opened.note)))
     return Opened::failure(fmt::format("describes itself wrongly: {}", *why));

@@ -19,6 +19,7 @@ std::pair<std::string_view, std::string_view> split_version(std::string_view nam
   if (at == std::string_view::npos) return {name, {}};
   return {name.substr(0, at), name.substr(at + 1)};
 }
+constexpr std::string_view kTakeOne = "take one of the two files off the search path, or rename what it offers";
 std::string_view major_of(std::string_view version) { return version.substr(0, version.find('.')); }
 
 }  // namespace
@@ -102,13 +103,14 @@ std::optional<std::string> StrategyRegistry::shadowed(const fs::path& path) cons
 std::optional<std::string> StrategyRegistry::clash(const HansaPlugin& plugin) const {
   for (const auto& earlier : files_)
     if (earlier.plugin && std::string_view(earlier.plugin->id) == plugin.id)
-      return fmt::format("has the plugin id {}, which {} has already", plugin.id, earlier.path.string());
+      return fmt::format("has the plugin id {}, which {} has already; this host needs one of each: {}", plugin.id,
+                         earlier.path.string(), kTakeOne);
   for (std::uint32_t i = 0; i < plugin.component_count; ++i) {
     const auto& component = *plugin.components[i];
     const auto held = components_.find(std::pair(std::string(kind_of(component)), std::string(component.id)));
     if (held != components_.end())
-      return fmt::format("offers {} '{}', which {} offers already", kind_of(component), component.id,
-                         file_of(*held->second).path.string());
+      return fmt::format("offers {} '{}', which {} offers already; this host needs one of each: {}", kind_of(component),
+                         component.id, file_of(*held->second).path.string(), kTakeOne);
   }
   return std::nullopt;
 }

@@ -9,6 +9,7 @@
 #include <hansa/schema.hpp>
 
 #include "base/error.hpp"
+#include "plugin_host/build_note.hpp"
 
 namespace hansa {
 namespace {
@@ -24,9 +25,17 @@ bool is_name(std::string_view name, std::string_view also) {
          std::all_of(name.begin(), name.end(), ok);
 }
 
+struct Outdated : Error {  // needs another build, no other source
+  using Error::Error;
+};
+
 template <class... P>
 [[noreturn]] void refuse(fmt::format_string<P...> text, P&&... parts) {
   throw Error(fmt::format(text, std::forward<P>(parts)...));
+}
+// A table of an older contract than this host's.
+void need_size(std::uint32_t size, std::size_t needed, std::string_view what) {
+  if (size < needed) throw Outdated(fmt::format("{} was built with {} bytes, this host needs {}", what, size, needed));
 }
 void need_text(const char* text, std::string_view what) {
   if (!text) refuse("{} is null", what);
@@ -50,7 +59,7 @@ void check_type(const HansaParam& param, const std::string& where, int depth) {
       break;
     case HANSA_LIST:
       if (!param.element) refuse("{}: a list needs the type of its elements", where);
-      if (param.element->struct_size < sizeof(HansaParam)) refuse("{}: the element's table is too short", where);
+      need_size(param.element->struct_size, sizeof(HansaParam), where + ": the element's table");
       check_range(*param.element, where);
       check_type(*param.element, where + " element", depth + 1);
       break;
@@ -76,7 +85,7 @@ void check_type(const HansaParam& param, const std::string& where, int depth) {
 }
 
 void check_value(const HansaValue& value, const std::string& where, int depth) {
-  if (value.struct_size < sizeof(HansaValue)) refuse("{}: its default's table is too short", where);
+  need_size(value.struct_size, sizeof(HansaValue), where + ": its default's table");
   if (value.text.size > 0 && !value.text.data) refuse("{}: its default's text is null", where);
   if (value.count > kMost || depth > kDeepest) refuse("{}: its default is too large", where);
   if (value.count > 0 && !value.items) refuse("{}: its default's items are null", where);
@@ -92,7 +101,7 @@ void check_params(std::span<const HansaParam* const> params, const std::string& 
   std::set<std::string_view> names;
   for (const auto* param : params) {
     if (!param) refuse("{}an entry of the parameter table is null", prefix);
-    if (param->struct_size < sizeof(HansaParam)) refuse("{}an entry of the parameter table is too short", prefix);
+    need_size(param->struct_size, sizeof(HansaParam), prefix + "an entry of the parameter table");
     if (!param->name || !is_name(param->name, ""))
       refuse("{}'{}' is no parameter name ([a-z][a-z0-9_]*)", prefix, param->name ? param->name : "");
     const auto where = prefix + param->name;
@@ -114,15 +123,16 @@ void check_params(std::span<const HansaParam* const> params, const std::string& 
 
 void check_component(const HansaComponent* component, const std::vector<std::string>& kinds) {
   if (!component) refuse("a component is null");
-  if (component->struct_size < sizeof(HansaComponent))
-    refuse("a component's table is too short ({} bytes)", component->struct_size);
+  need_size(component->struct_size, sizeof(HansaComponent), "a component's table");
   if (!component->id || !is_component_id(component->id))
     refuse("'{}' is no component id ([a-z][a-z0-9_-]*)", component->id ? component->id : "");
   const auto where = fmt::format("component '{}'", component->id);
   need_text(component->kind, where + ": kind");
   if (std::find(kinds.begin(), kinds.end(), component->kind) == kinds.end())
-    refuse("{}: its kind {} is not in the file's build note ({}); name it under KINDS of hansa_add_plugin", where,
-           component->kind, fmt::join(kinds, ", "));
+    refuse(
+        "{}: it was built for {}, but this host needs a kind of the file's build note ({}), the only ones that were "
+        "compared. Name it under KINDS of hansa_add_plugin, if this host's SDK has it",
+        where, component->kind, fmt::join(kinds, ", "));
   need_text(component->summary, where + ": summary");
   need_text(component->doc, where + ": doc");
   if (component->maturity > HANSA_STABLE) refuse("{}: maturity {} is unknown", where, component->maturity);
@@ -136,10 +146,9 @@ void check_component(const HansaComponent* component, const std::vector<std::str
 void check(const HansaPlugin* plugin, const std::vector<std::string>& kinds) {
   if (!plugin) refuse("the entry returned null");
   if (plugin->abi_major != HANSA_ABI_MAJOR || plugin->abi_minor > HANSA_ABI_MINOR)
-    refuse("contract {}.{}, this host needs {}.0 to {}.{}", plugin->abi_major, plugin->abi_minor, HANSA_ABI_MAJOR,
-           HANSA_ABI_MAJOR, HANSA_ABI_MINOR);
-  if (plugin->struct_size < sizeof(HansaPlugin))
-    refuse("the plugin's table is too short ({} bytes)", plugin->struct_size);
+    throw Outdated(fmt::format("contract: built for {}.{}, this host needs {}.0 to {}.{}", plugin->abi_major,
+                               plugin->abi_minor, HANSA_ABI_MAJOR, HANSA_ABI_MAJOR, HANSA_ABI_MINOR));
+  need_size(plugin->struct_size, sizeof(HansaPlugin), "the plugin's table");
   if (!plugin->id || !is_name(plugin->id, ".-")) refuse("'{}' is no plugin id", plugin->id ? plugin->id : "");
   for (const auto* text : {plugin->version, plugin->vendor, plugin->license, plugin->url})
     need_text(text, "version, vendor, license or url");
@@ -161,8 +170,10 @@ std::optional<std::string> table_problem(const HansaPlugin* plugin, const std::v
   try {
     check(plugin, kinds);
     return std::nullopt;
+  } catch (const Outdated& e) {
+    return fmt::format("{}. Rebuild it with this host's SDK: {}", e.what(), kRebuildCommand);
   } catch (const Error& e) {
-    return e.what();
+    return fmt::format("{}. Correct what its source says under HANSA_PLUGIN, and rebuild it", e.what());
   }
 }
 
