@@ -168,7 +168,7 @@ std::vector<Row> rows(const fs::path& scratch) {
        for_machine(scratch, 8),
        {},
        "was built for another machine",
-       "this host needs x86-64",
+       "this host needs " + std::string(machine_name(host_machine())),
        "Rebuild it for this machine"},
       {"C++ runtime of its own",
        fixture("static_runtime"),
