@@ -9,6 +9,7 @@
 #include "config/quantity.hpp"
 #include "pipeline/exchange.hpp"
 #include "pipeline/rules.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -128,13 +129,66 @@ std::string as_json(const LoadResult& loaded, const std::optional<CostEstimate>&
 
 }  // namespace
 
+namespace {
+
+struct Trust {
+  config::PluginsSection said;        // by file and command line together
+  std::optional<TrustPolicy> policy;  // nothing: what the file says is wrong, so that nothing may be loaded
+  std::vector<config::Diagnostic> problems;
+  std::vector<std::pair<std::string, std::string>> bad_keys;  // where, and what is wrong
+};
+
+Trust settle_trust(const config::PipelineFile& file, const config::PluginsSection& command_line) {
+  Trust trust;
+  auto& said = trust.said = file.plugins(trust.problems);
+  if (config::has_errors(trust.problems)) return trust;
+  const bool required = said.require_signed || command_line.require_signed;
+  if (!command_line.keys.empty() || !command_line.digests.empty()) said = command_line;
+  said.require_signed = required;
+  if (said.keys == command_line.keys && said.digests == command_line.digests) {
+    trust.policy = policy_of(said);
+    for (auto& key : said.keys)
+      if (!key.starts_with(kInlineKey)) key = std::filesystem::absolute(key).string();
+    return trust;
+  }
+  TrustPolicy policy{required, {}, {}};
+  for (const auto& digest : said.digests) policy.add_digest(digest);
+  for (std::size_t i = 0; i < said.keys.size(); ++i)
+    if (const auto why = policy.add_key(said.keys[i])) {
+      auto where = fmt::format("plugins.keys.{}", i);
+      auto what = fmt::format("`{}`: {} {}", where, said.keys[i], *why);
+      trust.bad_keys.emplace_back(std::move(where), std::move(what));
+    }
+  if (trust.bad_keys.empty()) trust.policy = std::move(policy);
+  return trust;
+}
+
+}  // namespace
+
 CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry& registry) {
   CheckedPipeline checked;
   auto file = config::read_pipeline(request.file, {.set = request.set, .working_directory = {}});
   const bool readable = file.readable();
-  if (readable) registry.scan(search_paths(request.plugin_path, file.plugin_path()));
-  auto& loaded = checked.loaded = config::resolve(std::move(file), registry);
+  auto& loaded = checked.loaded;
+  Trust trust;
+  if (readable) {
+    trust = settle_trust(file, request.trust);
+    if (!trust.policy) {
+      loaded = config::unresolved(std::move(file), std::move(trust.problems));
+      for (const auto& [where, what] : trust.bad_keys)
+        loaded.report(Severity::Error, where, what, "no plugin was loaded, so nothing else in this file was looked at");
+      return checked;
+    }
+    registry.set_trust(std::move(*trust.policy));
+    registry.scan(search_paths(request.plugin_path, file.plugin_path()));
+  }
+  loaded = config::resolve(std::move(file), registry);
   if (!readable) return checked;
+  loaded.spec.plugins = trust.said;
+  if (trust.said.says_anything() && !trust.said.require_signed)
+    loaded.report(Severity::Warning, "plugins",
+                  "[plugins] lists who is trusted, but others' plugins are loaded as well",
+                  "require_signed = true, or --require-signed, refuses them");
   if (loaded.ok())
     reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
   std::optional<Exchange> exchange;

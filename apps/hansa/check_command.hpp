@@ -17,6 +17,7 @@ struct PipelineRequest {
   std::filesystem::path file;
   std::vector<std::string> set;                    // --set a.b=c
   std::vector<std::filesystem::path> plugin_path;  // --plugin-path
+  config::PluginsSection trust{};                  // --require-signed, --plugin-key, --plugin-digest
 };
 
 struct CheckedPipeline {
@@ -24,7 +25,8 @@ struct CheckedPipeline {
   std::optional<pipeline::Shape> shape;  // of model and adapter; only where nothing was wrong before
 };
 
-// Scans the plugin paths into the registry (which outlives the result), resolves, applies the rules. Problems are
+// Settles whose plugins may run (the command line's keys and digests instead of the file's, where there are any; required
+// where either requires it), and looks at no plugin where that cannot be told. Scans the plugin paths into the registry (which outlives the result), resolves, applies the rules. Problems are
 // diagnostics; nothing is printed. A command then does:
 //   if (!checked.loaded.ok()) { std::cerr << config::render(checked.loaded.diagnostics); return checked.loaded.exit_code(); }
 CheckedPipeline check_pipeline(const PipelineRequest&, StrategyRegistry&);

@@ -11,6 +11,7 @@
 #include "node/worker.hpp"
 #include "processes.hpp"
 #include "stop_signal.hpp"
+#include "trust_options.hpp"
 #include "wire/server.hpp"
 
 namespace hansa {
@@ -22,6 +23,7 @@ void write_initial_in_child(const PipelineRequest& request, const std::filesyste
       fmt::format("{:g}", rank)};
   for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
+  for (auto& argument : trust_arguments(request.trust)) arguments.push_back(std::move(argument));
   ChildProcess child(std::move(arguments), {});
   if (child.wait() != 0) throw Error("the first version of the model could not be made; see above");
 }

@@ -19,6 +19,8 @@
 #include "processes.hpp"
 #include "run_command.hpp"
 #include "run_report.hpp"
+#include "sign_command.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -41,6 +43,7 @@ void add_pipeline_options(CLI::App& command, PipelineRequest& request) {
   command.add_option("--set", request.set, "Override a value: a.b=c (repeatable)")->allow_extra_args(false);
   command.add_option("--plugin-path", request.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
+  add_trust_options(command, request.trust);
 }
 
 CLI::App* add_run(CLI::App& program, Commands& all) {
@@ -92,6 +95,7 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   command->add_option("--state", node.state, "Folder for what the node keeps between rounds")->required();
   command->add_option("--plugin-path", node.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
+  add_trust_options(*command, node.trust);
   command->add_option("--give-up-after", node.give_up_after,
                       "Seconds without a coordinator before giving up (0: never)");
   command->add_flag("--insecure-plaintext", node.insecure_plaintext,
@@ -120,6 +124,7 @@ int run(int argc, char** argv) {
   auto* run = add_run(program, all);
   auto* check = add_check(program, all);
   auto* plugins = add_plugins_command(program, all.plugins);
+  SignCommands signing(*plugins);
   auto* coordinator = add_coordinator(program, all);
   auto* node = add_node(program, all);
   auto* schema = program.add_subcommand("schema", "JSON Schema of pipeline files, from all plugins found: for editors")
@@ -127,8 +132,10 @@ int run(int argc, char** argv) {
                          "Example: hansa schema > pipeline.schema.json; taplo lint --schema "
                          "file://$PWD/pipeline.schema.json my.toml");
   std::vector<std::filesystem::path> schema_plugins;
+  config::PluginsSection schema_trust;
   schema->add_option("--plugin-path", schema_plugins, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
+  add_trust_options(*schema, schema_trust);
   PrivacyCommand privacy(program);
   ModelCommands models(program);
 
@@ -158,12 +165,15 @@ int run(int argc, char** argv) {
   if (*check) return check_command(all.check, std::cout);
   if (*schema) {
     StrategyRegistry registry;
+    registry.set_trust(policy_of(schema_trust));
     registry.scan(search_paths(schema_plugins, {}));
     std::cout << config::json_schema(registry);
     return 0;
   }
+  if (signing.chosen()) return signing.run(std::cout, std::cerr);  // loads nothing
   if (*plugins) {
     StrategyRegistry registry;
+    registry.set_trust(policy_of(all.plugins.trust));
     registry.scan(search_paths(all.plugins.plugin_path, {}));
     return run_plugins(all.plugins, registry, std::cout, std::cerr);
   }

@@ -22,6 +22,7 @@
 #include "model_session.hpp"
 #include "node/worker.hpp"
 #include "opened.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -34,6 +35,7 @@ using Path = std::filesystem::path;
 struct ModelCommands::Options {
   Path model, adapter, data, out, run, tokens, file, state;
   std::vector<Path> plugin_path;
+  config::PluginsSection trust;
   std::string prompt, compute = "f32", source, node;
   GenerateOptions generate;
   bool json = false, merged = false, decode = false;
@@ -45,8 +47,12 @@ struct ModelCommands::Options {
     app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
     app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
     app.add_option("--plugin-path", plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
+    add_trust_options(app, trust);
   }
-  void scan(StrategyRegistry& registry) const { registry.scan(search_paths(plugin_path, {})); }
+  void scan(StrategyRegistry& registry) const {
+    registry.set_trust(policy_of(trust));
+    registry.scan(search_paths(plugin_path, {}));
+  }
   ModelSession open(const StrategyRegistry& registry) const {
     return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
                       compute == "bf16" ? DType::bf16 : DType::f32);
@@ -90,6 +96,7 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
   exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
+  add_trust_options(*exporting, o.trust);
 
   auto* inspect = program.add_subcommand("inspect", "Look inside: logits, tokens, layouts")->require_subcommand(1);
   auto* logits = o.logits_app = inspect->add_subcommand("logits", "Logits of token rows, as safetensors");
@@ -181,7 +188,7 @@ int ModelCommands::Options::run_export() const {
   }
   if (!RunDirectory::holds_a_run(run)) throw Error(fmt::format("{} holds no run", run.string()));
   int exit_code = 0;
-  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path}, exit_code, Warnings::Hidden);
+  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path, trust}, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const RunDirectory directory(run, RunDirectory::Open::Resume);
   if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));

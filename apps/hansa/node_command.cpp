@@ -14,6 +14,7 @@
 #include "node/loop.hpp"
 #include "opened.hpp"
 #include "stop_signal.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -48,7 +49,11 @@ int node_command(const NodeOptions& options) {
   }
   const Log log(LogLevel::Info, options.name + ": ");
   StrategyRegistry registry;
+  registry.set_trust(policy_of(options.trust));
   registry.scan(search_paths(options.plugin_path, {}));
+  if (options.trust.require_signed)  // else the coordinator only misses them
+    for (const auto& file : registry.files())
+      if (file.outcome == Outcome::Refused) log.warning(fmt::format("{} {}", file.path.string(), file.why));
   std::atomic<bool> cancelled{false};
   config::RunSpec spec;
   node::Loop* running = nullptr;

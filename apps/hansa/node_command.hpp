@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "config/run_spec.hpp"
+
 namespace hansa {
 
 struct NodeOptions {
@@ -13,6 +15,7 @@ struct NodeOptions {
   std::filesystem::path data, model, state;
   std::optional<std::filesystem::path> heldout;
   std::vector<std::filesystem::path> plugin_path;
+  config::PluginsSection trust;  // this machine's own: what the coordinator trusts does not count here
   bool insecure_plaintext = false;
   double give_up_after = 0;  // seconds without a coordinator; 0: never
 };

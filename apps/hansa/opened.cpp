@@ -41,7 +41,7 @@ std::vector<wire::PluginRef> shared_plugins(const config::RunSpec& spec, const S
     const auto& file = registry.file_of(*component->component);
     const wire::PluginRef ref{file.plugin->id, file.plugin->version, {}};
     const bool seen = std::any_of(refs.begin(), refs.end(), [&](const auto& one) { return one.id == ref.id; });
-    if (!seen) refs.push_back({ref.id, ref.version, sha256_file_hex(file.path)});
+    if (!seen) refs.push_back({ref.id, ref.version, file.sha256});
   }
   return refs;
 }
@@ -58,8 +58,8 @@ void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
   nlohmann::ordered_json plugins = nlohmann::ordered_json::array();
   for (const auto& file : opened.registry->files()) {
     if (file.outcome != Outcome::Loaded) continue;
-    plugins.push_back(
-        {{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", sha256_file_hex(file.path)}});
+    plugins.push_back({{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", file.sha256}});
+    if (file.voucher) plugins.back()["trusted_for"] = file.voucher->text();
   }
   const nlohmann::ordered_json run{{"build", build_text()}, {"seed", opened.spec.run.seed}, {"plugins", plugins}};
   write_file_atomically(directory.path() / "run.json", run.dump(2) + "\n", Durability::Process);

@@ -12,6 +12,7 @@
 #include "new_plugin.hpp"
 #include "plugin_host/describe.hpp"
 #include "plugin_host/kinds.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -103,6 +104,7 @@ CLI::App* add_plugins_command(CLI::App& parent, PluginsOptions& options) {
         ->add_option("--plugin-path", options.plugin_path,
                      "Look here first: a directory or a .so file; may be repeated")
         ->allow_extra_args(false);
+    add_trust_options(*command, options.trust);
   };
   auto* list_command = plugins->add_subcommand("list", "All components");
   list_command->add_flag("--all", options.all, "Also every file looked at: loaded, skipped or refused, and why");

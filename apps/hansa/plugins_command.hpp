@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "config/run_spec.hpp"
 #include "plugin_host/registry.hpp"
 
 namespace CLI {
@@ -24,6 +25,7 @@ struct PluginsOptions {
   std::string kind;  // of the new plugin
   std::filesystem::path directory;  // of the new plugin; empty: its name
   std::vector<std::filesystem::path> plugin_path;
+  config::PluginsSection trust;
 };
 
 CLI::App* add_plugins_command(CLI::App& parent, PluginsOptions&);

@@ -18,6 +18,7 @@
 #include "run_report.hpp"
 #include "simulation.hpp"
 #include "stop_signal.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -63,9 +64,12 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
   return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
 }
 
-std::vector<std::string> with_plugin_path(std::vector<std::string> arguments, const RunOptions& options) {
+// `trust`: of the file and the command line together.
+std::vector<std::string> with_plugins(std::vector<std::string> arguments, const RunOptions& options,
+                                      const config::PluginsSection& trust) {
   for (const auto& path : options.pipeline.plugin_path)
     arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+  for (auto& argument : trust_arguments(trust)) arguments.push_back(std::move(argument));
   return arguments;
 }
 
@@ -101,7 +105,7 @@ class Federation {  // the processes of one run
     if (options_.resume) arguments.push_back("--resume");
     if (options_.changed) arguments.push_back("--changed");
     for (const auto& set : options_.pipeline.set) arguments.insert(arguments.end(), {"--set", set});
-    coordinator_.emplace(with_plugin_path(std::move(arguments), options_), std::filesystem::path());
+    coordinator_.emplace(with_plugins(std::move(arguments), options_, opened_.spec.plugins), std::filesystem::path());
   }
 
   void find_address() {
@@ -132,8 +136,8 @@ class Federation {  // the processes of one run
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
     for (const auto& path : opened_.spec.plugin_path)
       arguments.insert(arguments.end(), {"--plugin-path", path.string()});
-    nodes_.insert_or_assign(node.name,
-                            ChildProcess(with_plugin_path(std::move(arguments), options_), log_of(node.name)));
+    nodes_.insert_or_assign(
+        node.name, ChildProcess(with_plugins(std::move(arguments), options_, opened_.spec.plugins), log_of(node.name)));
   }
 
   std::filesystem::path log_of(const std::string& name) const { return options_.run_dir / "logs" / (name + ".log"); }

@@ -25,6 +25,7 @@
 #include "report/progress.hpp"
 #include "report/table.hpp"
 #include "round/ledger.hpp"
+#include "trust_options.hpp"
 
 namespace hansa {
 namespace {
@@ -126,6 +127,7 @@ class Reporter {
             this_program().string(), "train-alone",      (run_dir_ / "config.toml").string(), "--node", name, "--out",
             alone_of(name).string(), "--die-with-parent"};
         for (const auto& path : plugin_path_) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+        for (auto& argument : trust_arguments(opened_.spec.plugins)) arguments.push_back(std::move(argument));
         running.emplace(name, ChildProcess(std::move(arguments), run_dir_ / "logs" / ("local-" + name + ".log")));
       }
       bar.update(done);

@@ -74,7 +74,7 @@ Node from_json(const Json& json, int depth = 0) {
 
 std::string canonical_json(const RunSpec& spec) {
   auto sections = as_sections(spec);
-  for (const auto* local : {"plugin_path", "evaluation", "network", "simulation", "report", "node"})
+  for (const auto* local : {"plugin_path", "plugins", "evaluation", "network", "simulation", "report", "node"})
     sections.erase(local);
   for (const auto* local :
        {"name", "durability", "keep_versions", "compact_log_after", "call_limit_seconds", "call_grace_seconds"})

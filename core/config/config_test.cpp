@@ -195,6 +195,53 @@ TEST_CASE("the caret stands under the right character behind tabs and wide chara
   CHECK(render(d).find('\x1b') == std::string::npos);
 }
 
+TEST_CASE("[plugins] is read before there are plugins, and its keys lie where their file says") {
+  Workplace w;
+  const std::string digest = "sha256:" + std::string(64, '7');
+  w.write("shared/keys.toml",
+          "[plugins]\nrequire_signed = true\nkeys = [\"release.pub\", \"ed25519:abc\", \"/etc/x.pub\"]\n");
+  const auto text = "include = \"shared/keys.toml\"\n[plugins]\ndigests = [\"" + digest + "\"]\n" + std::string(kSmall);
+  std::vector<Diagnostic> problems;
+  const auto early = read_pipeline(w.write("p.toml", text)).plugins(problems);
+  CHECK(problems.empty());
+  CHECK(early.require_signed);
+  CHECK(early.keys == std::vector<std::string>{w.at("shared/release.pub").string(), "ed25519:abc", "/etc/x.pub"});
+  CHECK(early.digests == std::vector{digest});
+  const auto loaded = w.load_text(text), plain = w.load_text(kSmall);
+  INFO(render(loaded.diagnostics));
+  REQUIRE(loaded.ok());
+  CHECK(loaded.spec.plugins.keys == early.keys);
+
+  // Who is trusted is each machine's own: no part of what they agree on, but of what a run goes on with.
+  CHECK(canonical_json(loaded.spec) == canonical_json(plain.spec));
+  CHECK_THAT(to_resolved_toml(loaded.spec), Catch::Contains("[plugins]\nrequire_signed = true\nkeys = [\"/"));
+  CHECK_THAT(to_resolved_toml(plain.spec), !Catch::Contains("[plugins]"));
+  const auto again = load(w.write("resolved.toml", to_resolved_toml(loaded.spec)), {}, w.catalog);
+  CHECK(again.spec.plugins.keys == early.keys);
+  CHECK(again.spec.plugins.digests == early.digests);
+}
+
+TEST_CASE("What is wrong with [plugins] is told without any plugin") {
+  Workplace w;
+  const auto problem = [&](const std::string& text) {
+    std::vector<Diagnostic> problems;
+    auto file = read_pipeline(w.write("p.toml", text));
+    CHECK(!file.plugins(problems).require_signed == !text.ends_with("require_signed = true\n"));
+    return render(unresolved(std::move(file), problems).diagnostics);
+  };
+  CHECK_THAT(
+      problem("[plugins]\nrequire_signed = true\n"),
+      Catch::Contains("p.toml:2:18: error: `plugins.require_signed` is true, but no key and no digest is listed"));
+  CHECK_THAT(problem("[plugins]\nrequire_signd = true\n"),
+             Catch::Contains("p.toml:2:1") && Catch::Contains("`require_signed`"));
+  CHECK_THAT(problem("[plugins]\nrequire_signed = \"true\"\n"), Catch::Contains("remove the quotes"));
+  CHECK_THAT(problem("[plugins]\nkeys = \"release.pub\"\n"), Catch::Contains("put it into brackets"));
+  CHECK_THAT(problem("[plugins]\nkeys = [\"\"]\n"), Catch::Contains("plugins.keys.0"));
+  CHECK_THAT(problem("[plugins]\ndigests = [\"sha256:12\"]\n"),
+             Catch::Contains("p.toml:2:12") && Catch::Contains("is no digest"));
+  CHECK_THAT(problem("plugins = [\"here\"]\n"), Catch::Contains("said by `plugin_path`"));
+}
+
 TEST_CASE("the resolved file loads to the same pipeline") {
   Workplace w;
   const auto first = w.load_text(

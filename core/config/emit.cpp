@@ -76,6 +76,7 @@ Value as_sections(const RunSpec& spec) {
   auto paths = Value::list();
   for (const auto& path : spec.plugin_path) paths.push_back(Value::path(path.string()));
   whole.set("plugin_path", std::move(paths));
+  if (spec.plugins.says_anything()) whole.set("plugins", s.plugins.write(spec.plugins));
   whole.set("run", s.run.write(spec.run));
   whole.set("model", section_of(spec.model, s.model.write(spec.model_host)));
   whole.set("adapter", section_of(spec.adapter));

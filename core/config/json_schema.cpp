@@ -157,6 +157,7 @@ std::string json_schema(const ComponentCatalog& catalog) {
       {"description", "Other pipeline files, relative to this one, whose settings this one overrides."}};
   properties["plugin_path"] = {
       {"type", "array"}, {"items", {{"type", "string"}}}, {"description", "Folders or files with plugins."}};
+  properties["plugins"] = table_of(sections.plugins.params());
   for (const auto& [name, kind, needed] : kComponents) {
     Params host;
     if (std::string_view(name) == "model") host = sections.model.params();

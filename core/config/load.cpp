@@ -51,13 +51,22 @@ void LoadResult::report(Severity severity, std::string_view key, std::string wha
   sort_by_position(diagnostics);
 }
 
-LoadResult resolve(PipelineFile file, const ComponentCatalog& catalog) {
+LoadResult unresolved(PipelineFile file, std::vector<Diagnostic> problems) {
   LoadResult result;
   result.file = std::make_shared<const PipelineFile>(std::move(file));  // shared: results are copied, sources are not
   const auto& state = result.file->state();
   result.diagnostics = state.diagnostics;
+  result.diagnostics.insert(result.diagnostics.end(), problems.begin(), problems.end());
   result.unreadable = state.unreadable;
   result.parsed = state.parsed;
+  name_the_file(result.diagnostics, state.file.string());
+  sort_by_position(result.diagnostics);
+  return result;
+}
+
+LoadResult resolve(PipelineFile file, const ComponentCatalog& catalog) {
+  auto result = unresolved(std::move(file), {});
+  const auto& state = result.file->state();
   if (state.unreadable || !state.parsed) return result;
   const Reading reading{catalog, state.sources, result.diagnostics, result.settings, Files::Look};
   result.spec = Resolver(reading, state.root, state.file).run();

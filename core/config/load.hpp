@@ -2,7 +2,8 @@
 // the file are diagnostics, never exceptions; a file that cannot be read is one too (with `unreadable` set).
 //
 //   auto file = read_pipeline("configs/quickstart.toml", {.set = {"run.rounds=3"}});
-//   registry.load_from(file.plugin_path());          // which plugins exist decides what the rest means
+//   registry.set_trust(… file.plugins(problems) …);  // whose plugins may run at all
+//   registry.scan(… file.plugin_path() …);           // which plugins exist decides what the rest means
 //   LoadResult loaded = resolve(std::move(file), registry);
 //   check_rules(loaded, registry);                   // pipeline/rules.hpp
 //   if (!loaded.ok()) { std::cerr << render(loaded.diagnostics); return loaded.exit_code(); }
@@ -39,6 +40,9 @@ class PipelineFile {  // the text, its includes and overrides, merged but not ye
   PipelineFile& operator=(PipelineFile&&) noexcept;
   // Absolute directories; problems with the key itself are reported by resolve().
   std::vector<std::filesystem::path> plugin_path() const;
+  // [plugins] alone, which has to be understood before any plugin is looked at. What is wrong with it is added to the
+  // diagnostics; resolve() says the same again.
+  PluginsSection plugins(std::vector<Diagnostic>&) const;
   bool readable() const;  // false: no such file, or a syntax error: no need to look for plugins
   struct State;
   State& state() { return *state_; }
@@ -64,6 +68,8 @@ struct LoadResult {
 
 PipelineFile read_pipeline(const std::filesystem::path&, const LoadOptions& = {});
 LoadResult resolve(PipelineFile, const ComponentCatalog&);
+// What can be said of a file without looking at any plugin: what reading it showed, and the problems given.
+LoadResult unresolved(PipelineFile, std::vector<Diagnostic> problems);
 LoadResult load(const std::filesystem::path&, const LoadOptions&, const ComponentCatalog&);
 
 // The part that decides the result and that nodes need: no paths, no list of nodes, no names. Two pipelines with the same

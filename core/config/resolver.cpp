@@ -10,15 +10,16 @@
 
 #include "config/emit.hpp"
 #include "config/pipeline_file.hpp"
+#include "config/plugins_section.hpp"
 
 namespace hansa::config {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::array kSections{
-    "run",     "model",      "adapter",          "trainer",  "data",         "codec",     "downlink", "error_feedback",
-    "privacy", "aggregator", "server_optimizer", "selector", "round_policy", "evaluator", "train",    "evaluation",
-    "network", "simulation", "report",           "node"};
+    "plugins",        "run",     "model",      "adapter",          "trainer",  "data",         "codec",     "downlink",
+    "error_feedback", "privacy", "aggregator", "server_optimizer", "selector", "round_policy", "evaluator", "train",
+    "evaluation",     "network", "simulation", "report",           "node"};
 
 // "here:port" with a port that exists, or "unix:" and a path that fits a socket address.
 std::string why_no_address(const std::string& text) {
@@ -49,6 +50,7 @@ Resolver::Resolver(const Reading& reading, const Node& root, fs::path file) : r_
 RunSpec Resolver::run() {
   refuse_unknown_sections();
   plugin_path();
+  if (r_.files == Files::Look) spec_.plugins = read_plugins_section(r_, root_);
   spec_.run = own_section(sections_.run, "run");
   if (spec_.run.name.empty()) restate("run.name", toml_value(Value::text(spec_.run.name = spec_.file.stem().string())));
   components();
@@ -117,11 +119,10 @@ S Resolver::own_section(const Schema<S>& schema, const std::string& name, std::v
 void Resolver::refuse_unknown_sections() {
   std::vector<std::string> known(kSections.begin(), kSections.end());
   known.insert(known.end(), {"include", "plugin_path"});
-  const std::vector<std::pair<const char*, Params>> owners{{"run", sections_.run.params()},
-                                                           {"train", sections_.train.params()},
-                                                           {"evaluation", sections_.evaluation.params()},
-                                                           {"network", sections_.network.params()},
-                                                           {"report", sections_.report.params()}};
+  const std::vector<std::pair<const char*, Params>> owners{
+      {"plugins", sections_.plugins.params()}, {"run", sections_.run.params()},
+      {"train", sections_.train.params()},     {"evaluation", sections_.evaluation.params()},
+      {"network", sections_.network.params()}, {"report", sections_.report.params()}};
   for (const auto& entry : root_.entries) {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
     const auto near = near_names(entry.key, known);

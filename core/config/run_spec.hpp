@@ -28,6 +28,12 @@ struct ComponentSpec {                        // one plugged-in algorithm: `use 
   Position where;
 };
 
+struct PluginsSection {  // [plugins]: whose code may run; machine-local, no part of what nodes and coordinator agree on
+  bool require_signed = false;
+  std::vector<std::string> keys;     // "ed25519:…", or the absolute path of a public key
+  std::vector<std::string> digests;  // "sha256:<64 hex digits>"
+  bool says_anything() const { return require_signed || !keys.empty() || !digests.empty(); }
+};
 struct RunSection {
   std::string name;  // default: the file's stem
   std::int64_t seed = 1;
@@ -101,6 +107,7 @@ struct RunSpec {
   std::optional<FeedbackSection> error_feedback;
   ReportSection report;
   std::vector<std::filesystem::path> plugin_path;
+  PluginsSection plugins;
 
   // Every one is there but privacy, which may be left out (component null, traits 0). On a node that got its spec from a
   // coordinator, aggregator, server_optimizer, selector and round_policy may be null too: they run over there.

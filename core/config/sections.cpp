@@ -4,6 +4,14 @@ namespace hansa::config {
 
 Sections make_sections() {
   Sections s;
+  s.plugins
+      .param(&PluginsSection::require_signed, "require_signed",
+             "Load only plugins that bear a signature of a listed key, or whose digest is listed.")
+      .param(&PluginsSection::keys, "keys",
+             "Public keys: files that `hansa plugins keygen` wrote, or ed25519:… as it prints them.",
+             list_of(range(1, 4096)))
+      .param(&PluginsSection::digests, "digests", "sha256:… of files that may be loaded without a signature.",
+             list_of(range(1, 4096)));
   s.run.param(&RunSection::name, "name", "What the run is called in reports; by default the file's name.")
       .param(&RunSection::seed, "seed", "Fixes everything but privacy noise and the cohort draw under it.", at_least(0))
       .param(&RunSection::rounds, "rounds", "How many rounds to run.", range(1, 1e9))

@@ -7,6 +7,7 @@
 namespace hansa::config {
 
 struct Sections {
+  Schema<PluginsSection> plugins;
   Schema<RunSection> run;
   Schema<ModelSection> model;  // beside the plugin's parameters in [model]
   Schema<TrainSection> train;

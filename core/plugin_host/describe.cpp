@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.hpp"
+#include "base/file.hpp"
 #include "base/value_json.hpp"
 #include "plugin_host/instance.hpp"
 #include "plugin_host/table_check.hpp"
@@ -164,6 +165,10 @@ json file_json(const PluginFile& file) {
                 {"search_path", file.found_by.path.string()},
                 {"search_path_from", file.found_by.from},
                 {"sha256", sha256_of(file)}};
+  if (file.voucher) {
+    entry["vouched_by"] = file.voucher->key ? "signature" : "digest";
+    if (const auto& key = file.voucher->key) entry["signed_by"] = {{"key_id", key->id()}, {"key", key->name}};
+  }
   if (file.plugin) {
     entry["plugin"] = file.plugin->id;
     entry["version"] = file.plugin->version;
@@ -230,9 +235,11 @@ std::vector<std::string> trait_names(std::uint64_t flags) {
 }
 
 std::string sha256_of(const PluginFile& file) {
+  if (!file.sha256.empty()) return file.sha256;
   try {
-    return sha256_file_hex(file.path);
-  } catch (const Error&) {
+    if (!std::filesystem::is_regular_file(file.path)) return {};
+    return sha256_hex(read_file(file.path));  // read, not mapped: somebody may be cutting it
+  } catch (const std::exception&) {
     return {};
   }
 }
@@ -244,11 +251,19 @@ std::string list_text(const StrategyRegistry& registry, Rows which) {
                     kMaturities.at(component->maturity), component->summary});
   auto text = rows.size() > 1 ? columns(rows) : "no plugin was loaded\n";
   if (which == Rows::Components) return text;
+  const auto& files = registry.files();
+  const bool vouched =
+      std::any_of(files.begin(), files.end(), [](const auto& file) { return file.voucher.has_value(); });
   rows = {{"OUTCOME", "FOUND BY", "SHA-256", "FILE"}};
-  for (const auto& file : registry.files()) {
+  for (const auto& file : files) {
     rows.push_back(
         {std::string(name_of(file.outcome)), file.found_by.from, sha256_of(file).substr(0, 12), file.path.string()});
     if (!file.why.empty()) rows.back().back() += ": " + file.why;
+  }
+  if (vouched) {
+    rows[0].insert(rows[0].end() - 1, "TRUSTED FOR");
+    for (std::size_t i = 0; i < files.size(); ++i)
+      rows[i + 1].insert(rows[i + 1].end() - 1, files[i].voucher ? files[i].voucher->text() : "");
   }
   return text + "\n" + (rows.size() > 1 ? columns(rows) : "no file was looked at\n");
 }

@@ -22,6 +22,6 @@ std::string type_text(const HansaParam&);
 // As TOML: 0.5, "nearest", ["q", "v"], "4MiB".
 std::string toml_text(const HansaValue&);
 std::vector<std::string> trait_names(std::uint64_t flags);  // "Additive", …
-std::string sha256_of(const PluginFile&);                   // "" when it cannot be read
+std::string sha256_of(const PluginFile&);  // of what was loaded, else of the file; "" when it cannot be read
 
 }  // namespace hansa

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <boost/dll/shared_library.hpp>
 
+#include "base/digest.hpp"
 #include "base/file.hpp"
 #include "plugin_host/table_check.hpp"
 
@@ -31,26 +32,25 @@ Result<HansaPluginEntry> load(const std::filesystem::path& path) {
 
 std::string entry_threw(std::string_view what) {
   return fmt::format(
-      "its entry threw: {}; this host needs an entry that describes the plugin and does no more. Mend what it complains "
+      "its entry threw: {}; this host needs an entry that describes the plugin and does no more. Mend what it "
+      "complains "
       "of, or take the file off the search path",
       what);
 }
 
-}  // namespace
-
-Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildNote& host) {
+// What the bytes say of themselves, before anything of them runs.
+Result<OpenedPlugin> read_facts(std::span<const std::byte> bytes, const BuildNote& host) {
   using Opened = Result<OpenedPlugin>;
+  const auto facts = read_elf(bytes);
+  if (!facts) return Opened::failure(facts.error());
+  if (auto why = incompatibility(facts.value(), host)) return Opened::failure(std::move(*why));
   OpenedPlugin opened;
-  try {
-    const MappedFile file(path);
-    const auto facts = read_elf(file.bytes());
-    if (!facts) return Opened::failure(facts.error());
-    if (auto why = incompatibility(facts.value(), host)) return Opened::failure(std::move(*why));
-    opened.note = parse_note(facts.value().note);
-  } catch (const Error& e) {
-    return Opened::failure(fmt::format("cannot be read: {}", e.what()));
-  }
+  opened.note = parse_note(facts.value().note);
+  return opened;
+}
 
+Result<OpenedPlugin> finish(OpenedPlugin opened, const std::filesystem::path& path) {
+  using Opened = Result<OpenedPlugin>;
   auto entry = load(path);
   if (!entry) return Opened::failure(entry.error());
   try {
@@ -65,6 +65,32 @@ Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildN
   if (auto why = table_problem(opened.plugin, kinds_of(opened.note)))
     return Opened::failure(fmt::format("describes itself wrongly: {}", *why));
   return opened;
+}
+
+}  // namespace
+
+Result<OpenedPlugin> open_plugin(const std::filesystem::path& path, const BuildNote& host) {
+  using Opened = Result<OpenedPlugin>;
+  try {
+    const MappedFile file(path);
+    auto opened = read_facts(file.bytes(), host);
+    if (!opened) return opened;
+    opened.value().sha256 = sha256_hex({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+    return finish(std::move(opened).value(), path);
+  } catch (const Error& e) {
+    return Opened::failure(fmt::format("cannot be read: {}", e.what()));
+  }
+}
+
+Result<OpenedPlugin> open_plugin(const SealedFile& file, const BuildNote& host) {
+  auto opened = read_facts(file.bytes(), host);
+  if (!opened) return opened;
+  opened.value().sha256 = file.sha256();
+  try {
+    return finish(std::move(opened).value(), file.name_for_loader());
+  } catch (const Error& e) {
+    return Result<OpenedPlugin>::failure(fmt::format("cannot be loaded: {}", e.what()));
+  }
 }
 
 }  // namespace hansa

@@ -6,7 +6,7 @@
 #include <fmt/ranges.h>
 #include <hansa/schema.hpp>
 
-#include "plugin_host/library.hpp"
+#include "plugin_host/guarded_path.hpp"
 #include "plugin_host/table_check.hpp"
 
 namespace hansa {
@@ -78,7 +78,10 @@ void StrategyRegistry::scan(const SearchPath& search) {
   if (failed) return add_row(fmt::format("cannot be read: {}", failed.message()));
   const auto status = fs::status(path, failed);
   if (!fs::exists(status)) return add_row("does not exist");
-  if (!fs::is_directory(status)) return look_at(path, search);
+  const bool directory = fs::is_directory(status);
+  if (trust_.require_signed)  // by the way that was given, links and all; the files' own ways are looked at one by one
+    if (auto why = why_unguarded(fs::absolute(search.path))) return add_row(std::move(*why));
+  if (!directory) return look_at(path, search);
 
   std::vector<fs::path> entries;
   for (fs::directory_iterator entry(path, failed), end; !failed && entry != end; entry.increment(failed)) {
@@ -115,16 +118,26 @@ std::optional<std::string> StrategyRegistry::clash(const HansaPlugin& plugin) co
   return std::nullopt;
 }
 
+Result<OpenedPlugin> StrategyRegistry::open(PluginFile& row) const {
+  if (!trust_.says_anything()) return open_plugin(row.path, host_);
+  auto trusted = open_trusted(row.path, trust_);
+  if (!trusted) return Result<OpenedPlugin>::failure(trusted.error());
+  row.voucher = std::move(trusted.value().voucher);
+  return open_plugin(trusted.value().file, host_);
+}
+
 void StrategyRegistry::look_at(const fs::path& path, const SearchPath& search) {
   PluginFile row{path, search, Outcome::Skipped, {}, nullptr, {}};
-  if (path.extension() != ".so") {
+  if (path.extension() == kSignatureSuffix) {
+    row.why = "is a signature";
+  } else if (path.extension() != ".so") {
     row.why = "its name does not end in .so";
   } else if (std::error_code ignored; !fs::is_regular_file(path, ignored)) {  // opening a pipe would wait for ever
     row.outcome = Outcome::Refused;
     row.why = "is not a regular file";
   } else if (auto earlier = shadowed(path)) {
     row.why = std::move(*earlier);
-  } else if (auto opened = open_plugin(path, host_); !opened) {
+  } else if (auto opened = open(row); !opened) {
     row.outcome = Outcome::Refused;
     row.why = opened.error();
   } else if (auto why = clash(*opened.value().plugin)) {
@@ -134,6 +147,7 @@ void StrategyRegistry::look_at(const fs::path& path, const SearchPath& search) {
     row.outcome = Outcome::Loaded;
     row.plugin = opened.value().plugin;
     row.note = std::move(opened.value().note);
+    row.sha256 = std::move(opened.value().sha256);
   }
   files_.push_back(std::move(row));
   const auto& kept = files_.back();
@@ -167,6 +181,10 @@ std::string StrategyRegistry::remark(std::string_view kind, std::string_view nam
   for (const auto& file : files_)
     if (file.outcome == Outcome::Refused && file.path.stem() == fmt::format("hansa_{}", id))
       return fmt::format("{} {}", file.path.string(), file.why);
+  if (trust_.require_signed)
+    for (const auto& file : files_)
+      if (file.outcome == Outcome::Refused && file.path.extension() != ".so" && file.why.starts_with("lies "))
+        return fmt::format("{} {}", file.path.string(), file.why);
   std::vector<std::string> elsewhere;
   for (const auto& [key, component] : components_)
     if (key.second == id && key.first != kind) elsewhere.push_back(key.first);

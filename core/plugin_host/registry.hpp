@@ -13,7 +13,9 @@
 #include <hansa/catalog.hpp>
 
 #include "plugin_host/build_note.hpp"
+#include "plugin_host/library.hpp"
 #include "plugin_host/revisions.hpp"
+#include "plugin_host/trust.hpp"
 
 namespace hansa {
 
@@ -36,6 +38,8 @@ struct PluginFile {
   std::string why;                      // "" when loaded; else the end of a sentence about the file
   const HansaPlugin* plugin = nullptr;  // null unless loaded
   BuildNote note;
+  std::string sha256 = {};              // of the bytes that were loaded; "" unless loaded
+  std::optional<Voucher> voucher = {};  // who vouched for them, where the policy asked
 };
 
 class StrategyRegistry final : public ComponentCatalog {
@@ -45,6 +49,8 @@ class StrategyRegistry final : public ComponentCatalog {
   StrategyRegistry(const StrategyRegistry&) = delete;
   StrategyRegistry& operator=(const StrategyRegistry&) = delete;
 
+  // Whose plugins may run. Before the first scan; without it, everybody's.
+  void set_trust(TrustPolicy policy) { trust_ = std::move(policy); }
   // Looks at every file of a path, by name. Never throws: what cannot be used is a row with its reason.
   void scan(const SearchPath&);
   void scan(std::span<const SearchPath> paths) {
@@ -65,11 +71,13 @@ class StrategyRegistry final : public ComponentCatalog {
 
  private:
   void look_at(const std::filesystem::path&, const SearchPath&);
+  Result<OpenedPlugin> open(PluginFile&) const;
   std::optional<std::string> shadowed(const std::filesystem::path&) const;
   std::optional<std::string> clash(const HansaPlugin&) const;
 
   BuildNote host_;  // and what the adapters add
   std::vector<RevisionAdapter> adapters_;
+  TrustPolicy trust_;
   std::deque<PluginFile> files_;
   std::map<std::pair<std::string, std::string>, const HansaComponent*, std::less<>> components_;
   std::map<const HansaComponent*, const PluginFile*> owners_;
