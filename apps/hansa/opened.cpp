@@ -59,7 +59,7 @@ void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
   for (const auto& file : opened.registry->files()) {
     if (file.outcome != Outcome::Loaded) continue;
     plugins.push_back({{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", file.sha256}});
-    if (file.voucher) plugins.back()["trusted_for"] = file.voucher->text();
+    if (file.voucher) plugins.back()["vouched_by"] = file.voucher->text();
   }
   const nlohmann::ordered_json run{{"build", build_text()}, {"seed", opened.spec.run.seed}, {"plugins", plugins}};
   write_file_atomically(directory.path() / "run.json", run.dump(2) + "\n", Durability::Process);

@@ -23,6 +23,8 @@ void add_trust_options(CLI::App& command, config::PluginsSection& trust) {
 }
 
 TrustPolicy policy_of(const config::PluginsSection& trust) {
+  if (trust.says_anything() && !trust.require_signed)
+    throw Error("--plugin-key and --plugin-digest refuse nothing by themselves; add --require-signed");
   TrustPolicy policy{trust.require_signed, {}, {}};
   for (const auto& key : trust.keys)
     if (const auto why = policy.add_key(key)) throw Error(fmt::format("--plugin-key {}: it {}", key, *why));
@@ -36,8 +38,8 @@ TrustPolicy policy_of(const config::PluginsSection& trust) {
 }
 
 std::vector<std::string> trust_arguments(const config::PluginsSection& trust) {
-  std::vector<std::string> arguments;
-  if (trust.require_signed) arguments.push_back("--require-signed");
+  if (!trust.require_signed) return {};
+  std::vector<std::string> arguments{"--require-signed"};
   for (const auto& key : trust.keys)
     arguments.insert(arguments.end(),
                      {"--plugin-key", key.starts_with(kInlineKey) ? key : std::filesystem::absolute(key).string()});

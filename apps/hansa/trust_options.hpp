@@ -13,7 +13,7 @@ class App;
 namespace hansa {
 
 void add_trust_options(CLI::App&, config::PluginsSection&);
-// Throws Error naming the key or digest that cannot be used, or saying that nothing could be loaded at all.
+// Throws Error naming the key or digest that cannot be used, or saying that nothing could be loaded or nothing refused.
 TrustPolicy policy_of(const config::PluginsSection&);
 // The same, for a child process, whatever folder it is started in.
 std::vector<std::string> trust_arguments(const config::PluginsSection&);

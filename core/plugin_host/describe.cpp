@@ -166,7 +166,7 @@ json file_json(const PluginFile& file) {
                 {"search_path_from", file.found_by.from},
                 {"sha256", sha256_of(file)}};
   if (file.voucher) {
-    entry["vouched_by"] = file.voucher->key ? "signature" : "digest";
+    entry["vouched_by"] = file.voucher->text();
     if (const auto& key = file.voucher->key) entry["signed_by"] = {{"key_id", key->id()}, {"key", key->name}};
   }
   if (file.plugin) {
@@ -261,7 +261,7 @@ std::string list_text(const StrategyRegistry& registry, Rows which) {
     if (!file.why.empty()) rows.back().back() += ": " + file.why;
   }
   if (vouched) {
-    rows[0].insert(rows[0].end() - 1, "TRUSTED FOR");
+    rows[0].insert(rows[0].end() - 1, "VOUCHED FOR BY");
     for (std::size_t i = 0; i < files.size(); ++i)
       rows[i + 1].insert(rows[i + 1].end() - 1, files[i].voucher ? files[i].voucher->text() : "");
   }

@@ -67,7 +67,7 @@ std::optional<std::string> TrustPolicy::add_key(const std::string& inline_or_fil
   return std::nullopt;
 }
 
-std::string Voucher::text() const { return key ? key->label() : "its digest is listed"; }
+std::string Voucher::text() const { return key ? key->label() : "its listed digest"; }
 
 Result<Voucher> vouch(const TrustPolicy& policy, const std::string& file_name, const std::string& sha256,
                       const std::optional<std::string>& signature) {

@@ -29,7 +29,7 @@ std::optional<std::string> why_no_digest(std::string_view text);  // the end of 
 
 struct Voucher {                 // why a file may run
   std::optional<PublicKey> key;  // that signed it; none: its digest is listed
-  std::string text() const;      // "key 0123456789abcdef (release.pub)", "its digest is listed"
+  std::string text() const;      // "key 0123456789abcdef (release.pub)", "its listed digest"
 };
 
 // By the policy's lists alone. `signature`: what stands beside the file, if anything does. The failure is the end of a

@@ -90,7 +90,7 @@ TEST_CASE("A file whose digest is listed needs no signature, and no other file h
   CHECK(policy.add_digest("sha256:" + fixture.sha256()) == std::nullopt);
   const auto row = fixture.row(policy);
   REQUIRE(row.outcome == Outcome::Loaded);
-  CHECK(row.voucher->text() == "its digest is listed");
+  CHECK(row.voucher->text() == "its listed digest");
   overwrite_in_place(fixture.plugin(), fixture.other());
   CHECK_THAT(fixture.refusal_of(policy, fixture.plugin()), Contains("is not signed"));
   for (const auto* wrong : {"", "sha256:", "sha256:12", "md5:0123"})
@@ -297,11 +297,11 @@ TEST_CASE("Listings say who is trusted for what was loaded, and why a file or fo
   registry.scan({fixture.root() / "open", "test"});
   const auto id = fixture.key().public_half().id();
   const auto text = list_text(registry, Rows::ComponentsAndFiles);
-  CHECK_THAT(text, Contains("TRUSTED FOR") && Contains(fmt::format("key {} (release.pub)", id)));
+  CHECK_THAT(text, Contains("VOUCHED FOR BY") && Contains(fmt::format("key {} (release.pub)", id)));
   CHECK_THAT(text, Contains("hansa_other.so: is not signed") && Contains("hansa_fixture_good.so.sig: is a signature"));
   const auto json = nlohmann::json::parse(list_json(registry));
   REQUIRE(json["files"].size() == 4);
-  CHECK(json["files"][0]["vouched_by"] == "signature");
+  CHECK(json["files"][0]["vouched_by"] == fmt::format("key {} (release.pub)", id));
   CHECK(json["files"][0]["signed_by"]["key_id"] == id);
   CHECK(json["files"][0]["signed_by"]["key"] == "release.pub");
   CHECK(json["files"][1]["outcome"] == "skipped");

@@ -32,6 +32,7 @@ def test_what_we_ship_is_right_by_the_schema(lint, path):
 
 @pytest.mark.parametrize("setting, why", [
     ("[run]\nround = 3", "round"), ("[run]\nrounds = 0", "minimum"), ("[run]\nrounds = \"three\"", "three"),
+    ("[plugins]\nrequire_signed = 1", ""), ("[plugins]\nkeys = \"release.pub\"", ""), ("[plugins]\ndigest = []", "digest"),
     ("[agregator]\nuse = \"fedavg\"", "agregator"), ("[privacy]\nuse = \"gausian\"", "gausian"),
     ("[server_optimizer]\nuse = \"sgd\"\nmomentum = 2", ""), ("[[codec]]\nuse = \"int8\"\nrounding = \"up\"", ""),
     ("[selector]\nuse = \"uniform\"\ncohort = 0", ""), ("[[node]]\nname = \"a\"", "data")])

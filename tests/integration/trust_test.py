@@ -72,7 +72,7 @@ def test_a_run_with_signed_plugins_and_none_after_a_flipped_byte(trusting, store
     recorded = {row["id"]: row for row in json.loads((run / "run.json").read_text())["plugins"]}
     fedavg = recorded["org_hansa_fedavg"]
     assert fedavg["sha256"] == hashlib.sha256(store.file("fedavg").read_bytes()).hexdigest()
-    assert all(row["trusted_for"].endswith("(release.pub)") for row in recorded.values())
+    assert all(row["vouched_by"].endswith("(release.pub)") for row in recorded.values())
     assert f'keys = ["{store.public}"]' in (run / "config.toml").read_text()
 
     for seed, damaged in enumerate([store.file("fedavg"), store.plugins / "hansa_fedavg.so.sig"]):
@@ -114,6 +114,16 @@ def test_the_command_lines_keys_count_instead_of_the_files(trusting, store, hans
     assert hansa("check", trusting.config, *digests).returncode == 0
     nobody = hansa("plugins", "list", "--require-signed")
     assert nobody.returncode == 1 and "add --plugin-key PUB" in nobody.stderr
+    toothless = hansa("plugins", "list", "--plugin-key", store.public)
+    assert toothless.returncode == 1 and "add --require-signed" in toothless.stderr
+
+
+def test_a_list_that_refuses_nobody_is_warned_of(trusting, hansa):
+    for config in (trusting.config, trusting.simulation):
+        config.write_text(config.read_text().replace("require_signed = true", "require_signed = false"))
+    told = hansa("check", trusting.config)
+    assert told.returncode == 0 and "warning: [plugins] lists who is trusted, but others' plugins are loaded as well" in told.stdout
+    trusting.run("run")
 
 
 def test_a_node_trusts_whom_its_own_machine_trusts(study, store, hansa, tmp_path):
