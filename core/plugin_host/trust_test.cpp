@@ -115,19 +115,23 @@ TEST_CASE("Whatever stands at a path while it is looked at, only what was signed
   const SignedFixture fixture;
   const auto good = fixture.good(), other = fixture.other();
   std::atomic<bool> done{false};
+  std::atomic<int> scans{0};
   std::thread swapper([&] {
     for (int i = 0; !done; ++i) {
       const auto& bytes = i % 2 ? good : other;
-      if (i % 4 < 2)
+      if (i % 16 < 8)
         overwrite_in_place(fixture.plugin(), bytes);
       else
         write(fixture.plugin(), bytes);  // another inode
-      std::this_thread::yield();
+      // Mostly as fast as can be; now and then each content stays long enough to be seen whole.
+      if (i % 8 > 1) continue;
+      for (const int before = scans; !done && scans < before + 2;) std::this_thread::yield();
     }
   });
   int loaded = 0, refused = 0, wrong = 0;
-  for (int i = 0; i < 2000 && (i < 60 || loaded == 0 || refused == 0); ++i) {
+  for (int i = 0; i < 80; ++i) {
     const auto row = fixture.row(fixture.policy());
+    ++scans;
     loaded += row.outcome == Outcome::Loaded;
     refused += row.outcome == Outcome::Refused;
     wrong += row.plugin && row.plugin->id != kGoodId;
