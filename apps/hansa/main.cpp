@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "check_command.hpp"
+#include "conformance_command.hpp"
 #include "config/json_schema.hpp"
 #include "coordinator_command.hpp"
 #include "model_commands.hpp"
@@ -125,6 +126,7 @@ int run(int argc, char** argv) {
   auto* check = add_check(program, all);
   auto* plugins = add_plugins_command(program, all.plugins);
   SignCommands signing(*plugins);
+  ConformanceCommand conformance(*plugins, program);
   auto* coordinator = add_coordinator(program, all);
   auto* node = add_node(program, all);
   auto* schema = program.add_subcommand("schema", "JSON Schema of pipeline files, from all plugins found: for editors")
@@ -170,6 +172,7 @@ int run(int argc, char** argv) {
     std::cout << config::json_schema(registry);
     return 0;
   }
+  if (conformance.chosen()) return conformance.run(std::cout, std::cerr);
   if (signing.chosen()) return signing.run(std::cout, std::cerr);  // loads nothing
   if (*plugins) {
     StrategyRegistry registry;

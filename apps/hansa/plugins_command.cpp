@@ -83,7 +83,8 @@ int write_new(const PluginsOptions& options, std::ostream& out, std::ostream& er
     out << fmt::format(
         "\nBuild, test and look at it:\n  cmake -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={1}\n  cmake --build "
         "{0}/build\n"
-        "  ctest --test-dir {0}/build --output-on-failure\n  hansa plugins describe {2} --plugin-path "
+        "  ctest --test-dir {0}/build --output-on-failure\n  hansa plugins check {0}/build/lib/hansa/plugins/hansa_{2}.so\n"
+        "  hansa plugins describe {2} --plugin-path "
         "{0}/build/lib/hansa/plugins\n",
         folder, package ? prefix.string() : "/where/hansa/is/installed", wanted.name);
     return 0;

@@ -1,0 +1,412 @@
+// What a data source promises: every document once in file order, an endless shuffle that is a function of silo and seed,
+// labels one further than tokens, counts that are true, and words for silos that it cannot read.
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <hansa/data_source.hpp>
+
+#include "base/file.hpp"
+#include "conformance/driver.hpp"
+#include "conformance/partners.hpp"
+#include "conformance/probes.hpp"
+
+namespace hansa::conformance {
+namespace {
+
+constexpr std::size_t kDocuments = 14;
+constexpr std::int64_t kLongest = 128;
+
+// A word that stands in one document only.
+std::string mark_of(std::size_t document, char silo) { return fmt::format("{}mark{:02}{}", silo, document, silo); }
+std::string text_of_document(std::size_t document, char silo) {
+  const std::string filling(3 + 5 * document % 23, static_cast<char>('a' + document));
+  return fmt::format("This is {} of a silo, {}.", mark_of(document, silo), filling);
+}
+
+// The same documents as formats that data sources are likely to read.
+std::vector<std::filesystem::path> write_silos(const std::filesystem::path& folder, char silo) {
+  std::filesystem::create_directories(folder);
+  std::string separated, lines, texts, pairs, chats;
+  for (std::size_t i = 0; i < kDocuments; ++i) {
+    const auto text = text_of_document(i, silo);
+    separated += (i ? "%\n" : "") + text + "\n";
+    lines += text + "\n";
+    texts += fmt::format("{{\"text\": \"{}\"}}\n", text);
+    pairs += fmt::format(
+        "{{\"instruction\": \"say\", \"prompt\": \"say\", \"input\": \"\", \"output\": \"{0}\", \"response\": \"{0}\", "
+        "\"completion\": \"{0}\"}}\n",
+        text);
+    chats += fmt::format(
+        "{{\"messages\": [{{\"role\": \"user\", \"content\": \"say\"}}, {{\"role\": \"assistant\", \"content\": "
+        "\"{}\"}}]}}\n",
+        text);
+  }
+  std::vector<std::filesystem::path> paths;
+  for (const auto& [name, content] : {std::pair("separated.txt", separated),
+                                      {"lines.txt", lines},
+                                      {"texts.jsonl", texts},
+                                      {"pairs.jsonl", pairs},
+                                      {"chats.jsonl", chats}}) {
+    paths.push_back(folder / name);
+    write_file_atomically(paths.back(), content, Durability::Process);
+  }
+  return paths;
+}
+
+// A silo that this source reads, and a second one. `marked`: made on the spot, with a mark in each document.
+struct Silos {
+  std::filesystem::path first, second;
+  bool marked = true;
+};
+Silos silos_for(const Subject& subject, const Tokenizer& tokenizer) {
+  if (const auto named = subject.with.find("silo"); named != subject.with.end())
+    return {named->second, named->second, false};
+  const auto folder = subject.scratch / "silos";
+  const auto first = write_silos(folder / "first", 'q'), second = write_silos(folder / "second", 'z');
+  std::string why;
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    bool one_each = false;
+    const auto said = sentence_of([&] {
+      const auto source = subject.make<DataSource>();
+      source->open(first[i], &tokenizer, kLongest);
+      one_each = source->examples() == kDocuments;
+    });
+    if (why.empty()) why = said;
+    if (one_each) return {first[i], second[i]};
+  }
+  throw NotConcerned(
+      fmt::format("it reads none of the silos made on the spot (plain text, JSON lines) as {} documents{}. Give a "
+                  "small one: --with silo=PATH",
+                  kDocuments, why.empty() ? "" : ": " + why));
+}
+
+struct Read {
+  explicit Read(const Subject& subject) : tokenizer(tokenizer_for(subject)), silos(silos_for(subject, *tokenizer)) {}
+  Instance<DataSource> open(const Subject& subject, std::int64_t longest = kLongest) const {
+    auto source = subject.make<DataSource>();
+    source->open(silos.first, tokenizer.get(), longest);
+    return source;
+  }
+  std::shared_ptr<Tokenizer> tokenizer;
+  Silos silos;
+};
+
+std::int64_t at(const at::Tensor& table, std::int64_t row, std::int64_t column) {
+  return table.const_data_ptr<std::int64_t>()[row * table.size(1) + column];
+}
+
+void check_batch(const Batch& batch, std::int64_t rows, std::int64_t longest, const Tokenizer& tokenizer) {
+  const auto& tokens = batch.tokens;
+  hold(tokens.defined() && tokens.dim() == 2 && tokens.numel() > 0 && tokens.scalar_type() == at::kLong,
+       "the tokens are no table of 64-bit ids");
+  hold(tokens.size(0) <= rows, fmt::format("next({}) gives {} rows", rows, tokens.size(0)));
+  hold(tokens.size(1) <= longest, fmt::format("a row has {} tokens; the longest is to be {}", tokens.size(1), longest));
+  for (const auto& [name, table] :
+       {std::pair("labels", batch.labels), {"positions", batch.positions}, {"segments", batch.segments}}) {
+    if (!table.defined() && std::string_view(name) != "labels") continue;
+    hold(
+        table.defined() && table.sizes() == tokens.sizes() && table.scalar_type() == at::kLong && table.is_contiguous(),
+        fmt::format("the {} are no table of 64-bit numbers of the tokens' shape", name));
+  }
+  hold(tokens.is_contiguous(), "the tokens are not contiguous");
+  std::int64_t counted = 0;
+  for (std::int64_t row = 0; row < tokens.size(0); ++row) {
+    for (std::int64_t i = 0; i < tokens.size(1); ++i) {
+      const auto token = at(tokens, row, i), label = at(batch.labels, row, i);
+      hold(token >= 0 && token < tokenizer.size(),
+           fmt::format("token {} of row {} is {}; the tokenizer has {}", i, row, token, tokenizer.size()));
+      hold(label == -100 || (label >= 0 && label < tokenizer.size()),
+           fmt::format("label {} of row {} is {}", i, row, label));
+      if (label == -100) continue;
+      ++counted;
+      if (batch.segments.defined())
+        hold(at(batch.segments, row, i) >= 0,
+             fmt::format("row {}: the label at {} counts and stands in padding", row, i));
+      if (!batch.positions.defined()) continue;
+      const auto position = at(batch.positions, row, i);
+      hold(position >= 0 && position < longest, fmt::format("row {}: the position at {} is {}", row, i, position));
+    }
+  }
+  hold(batch.counted == counted, fmt::format("it says that {} labels count; {} are not -100", batch.counted, counted));
+  hold(batch.documents >= 0 && batch.bytes >= 0, "documents or bytes are below zero");
+}
+
+struct Pass {
+  std::vector<Batch> batches;
+  std::int64_t documents = 0, counted = 0, bytes = 0;
+};
+constexpr int kTooMany = 10000;
+Pass whole_pass(DataSource& source, std::int64_t rows, std::int64_t longest, const Tokenizer& tokenizer) {
+  Pass pass;
+  source.rewind();
+  while (auto batch = source.next(rows)) {
+    check_batch(*batch, rows, longest, tokenizer);
+    pass.documents += batch->documents;
+    pass.counted += batch->counted;
+    pass.bytes += batch->bytes;
+    pass.batches.push_back(std::move(*batch));
+    hold(pass.batches.size() < kTooMany,
+         fmt::format("a pass in file order over {} documents does not end after {} batches", source.examples(),
+                     kTooMany));
+  }
+  return pass;
+}
+
+// The documents that labels tell of, in order: numbers of marks.
+void append_marks(std::vector<std::size_t>& to, const Batch& batch, const Tokenizer& tokenizer) {
+  for (std::int64_t row = 0; row < batch.labels.size(0); ++row) {
+    std::vector<std::int64_t> ids;
+    for (std::int64_t i = 0; i < batch.labels.size(1); ++i)
+      if (const auto label = at(batch.labels, row, i); label != -100) ids.push_back(label);
+    const auto text = tokenizer.decode(ids);
+    for (std::size_t place = text.find("mark"); place != std::string::npos; place = text.find("mark", place + 1))
+      if (place + 6 <= text.size()) to.push_back(static_cast<std::size_t>(std::stoul("0" + text.substr(place + 4, 2))));
+  }
+}
+std::string shown(const std::vector<std::size_t>& documents) { return fmt::format("{}", fmt::join(documents, " ")); }
+
+NamedTensors trace_of(const Batch& batch, const std::string& name) {
+  NamedTensors trace{{name + " tokens", batch.tokens.clone()}, {name + " labels", batch.labels.clone()}};
+  if (batch.positions.defined()) trace.emplace_back(name + " positions", batch.positions.clone());
+  if (batch.segments.defined()) trace.emplace_back(name + " segments", batch.segments.clone());
+  for (const auto value : {batch.bytes, batch.counted, batch.documents})
+    trace.emplace_back(name + " counts", number(static_cast<double>(value)));
+  return trace;
+}
+NamedTensors some_batches(DataSource& source, std::int64_t rows, int count) {
+  NamedTensors all;
+  for (int i = 0; i < count; ++i) {
+    const auto batch = source.next(rows);
+    if (!batch) break;
+    for (auto& one : trace_of(*batch, fmt::format("batch {}:", i))) all.push_back(std::move(one));
+  }
+  return all;
+}
+
+class DataSourceDriver final : public Driver {
+ public:
+  DataSourceDriver(const Subject& subject, const Read& read, const Value& params, std::uint64_t run_seed)
+      : read_(read), source_(subject.make_with<DataSource>(params, run_seed)) {}
+  Component& component() override { return *source_; }
+  NamedTensors play(const Case& input) override {
+    source_->open(read_.silos.first, read_.tokenizer.get(), kLongest);
+    source_->shuffle(input.seed + 1000 * input.round);
+    auto trace = some_batches(*source_, 1 + input.size, 4);
+    source_->rewind();
+    for (auto& one : some_batches(*source_, 1 + input.size, 4)) trace.push_back(std::move(one));
+    return trace;
+  }
+  void leave_half_way(const Case& input) override {
+    source_->open(read_.silos.first, read_.tokenizer.get(), kLongest);
+    source_->shuffle(input.seed);
+    source_->next(1);
+  }
+  std::string describe(const Case& input) const override {
+    return fmt::format("the silo {}, shuffle({}), next({})", read_.silos.first.filename().string(),
+                       input.seed + 1000 * input.round, 1 + input.size);
+  }
+
+ private:
+  Read read_;
+  Instance<DataSource> source_;
+};
+
+// ---- checks ----------------------------------------------------------------------------------------------------------------
+
+void each_once(const Subject& subject) {
+  const Read read(subject);
+  const auto source = read.open(subject);
+  Pass first;
+  for (const std::int64_t rows : {1, 2, 5}) {
+    const auto pass = whole_pass(*source, rows, kLongest, *read.tokenizer);
+    hold(!source->next(rows), "after the end of a pass in file order next() gives something");
+    hold(pass.documents == static_cast<std::int64_t>(source->examples()),
+         fmt::format("a pass in file order with {} rows says that it holds {} documents; examples() says {}", rows,
+                     pass.documents, source->examples()));
+    if (rows == 1) first = pass;
+    hold(pass.counted == first.counted && pass.bytes == first.bytes,
+         fmt::format("a pass of one row at a time counts {} labels and {} bytes, one of {} rows {} and {}",
+                     first.counted, first.bytes, rows, pass.counted, pass.bytes));
+    if (!read.silos.marked) continue;
+    std::vector<std::size_t> marks, want(kDocuments);
+    for (const auto& batch : pass.batches) append_marks(marks, batch, *read.tokenizer);
+    for (std::size_t i = 0; i < kDocuments; ++i) want[i] = i;
+    std::ranges::sort(marks);
+    hold(marks == want, fmt::format("of the documents 0 to {}, a pass in file order with {} rows gives {}",
+                                    kDocuments - 1, rows, shown(marks)));
+  }
+}
+
+void labels_are_shifted(const Subject& subject) {
+  const Read read(subject);
+  const auto source = read.open(subject);
+  std::int64_t looked_at = 0;
+  for (const auto& batch : whole_pass(*source, 4, kLongest, *read.tokenizer).batches) {
+    for (std::int64_t row = 0; row < batch.tokens.size(0); ++row) {
+      for (std::int64_t i = 0; i + 1 < batch.tokens.size(1); ++i) {
+        if (at(batch.labels, row, i) == -100 || at(batch.labels, row, i + 1) == -100) continue;
+        if (batch.segments.defined() && at(batch.segments, row, i) != at(batch.segments, row, i + 1)) continue;
+        if (batch.positions.defined() && at(batch.positions, row, i) + 1 != at(batch.positions, row, i + 1)) continue;
+        ++looked_at;
+        hold(at(batch.labels, row, i) == at(batch.tokens, row, i + 1),
+             fmt::format("row {}: the label at {} is {}, the token after it {}; labels[t] follows tokens[t]", row, i,
+                         at(batch.labels, row, i), at(batch.tokens, row, i + 1)));
+      }
+    }
+  }
+  if (looked_at == 0) throw NotConcerned("no two labels in a row count");
+}
+
+void bytes_are_those_of_labels(const Subject& subject) {
+  const Read read(subject);
+  if (!subject.checkpoint.empty())
+    throw NotConcerned("with a tokenizer of the user's it is not known what a token's bytes are");
+  for (const auto longest : {kLongest, std::int64_t{16}}) {
+    const auto source = read.open(subject, longest);
+    const auto pass = whole_pass(*source, 3, longest, *read.tokenizer);
+    std::int64_t bytes = 0;  // one token is one byte; begin and end stand for none
+    for (const auto& batch : pass.batches)
+      for (std::int64_t row = 0; row < batch.labels.size(0); ++row)
+        for (std::int64_t i = 0; i < batch.labels.size(1); ++i) {
+          const auto label = at(batch.labels, row, i);
+          if (label >= 0 && label < kBytes) ++bytes;
+        }
+    hold(pass.bytes == bytes,
+         fmt::format("with rows of at most {} tokens a pass says that its labels stand for {} bytes; they stand for {}",
+                     longest, pass.bytes, bytes));
+  }
+}
+
+void rows_fit(const Subject& subject) {
+  const Read read(subject);
+  for (const std::int64_t longest : {8, 33}) {
+    const auto source = read.open(subject, longest);
+    whole_pass(*source, 4, longest, *read.tokenizer);
+    source->shuffle(3);
+    for (int i = 0; i < 8; ++i) {
+      const auto batch = source->next(3);
+      hold(batch.has_value(), "a shuffled pass ended");
+      check_batch(*batch, 3, longest, *read.tokenizer);
+    }
+  }
+}
+
+void shuffle_goes_on(const Subject& subject) {
+  const Read read(subject);
+  const auto source = read.open(subject);
+  source->shuffle(4);
+  std::int64_t documents = 0;
+  std::vector<std::size_t> marks;
+  const auto enough = 3 * static_cast<std::int64_t>(source->examples());
+  for (int i = 0; documents < enough; ++i) {
+    const auto batch = source->next(1);
+    hold(batch.has_value(),
+         fmt::format("a shuffled pass over {} documents ends after {}", source->examples(), documents));
+    hold(i < kTooMany, fmt::format("{} batches say that they hold {} documents", i, documents));
+    documents += batch->documents;
+    append_marks(marks, *batch, *read.tokenizer);
+  }
+  if (!read.silos.marked) return;
+  hold(marks.size() >= 2 * kDocuments, "fewer documents than it says");
+  const auto pass = [&](std::size_t number) {
+    const auto begin = marks.begin() + static_cast<std::ptrdiff_t>(number * kDocuments);
+    return std::vector<std::size_t>(begin, begin + kDocuments);
+  };
+  const auto first = pass(0), second = pass(1);
+  for (const auto& one : {first, second})
+    hold(std::set<std::size_t>(one.begin(), one.end()).size() == kDocuments,
+         "a shuffled pass does not give every document once: " + shown(one));
+  hold(first != second, "the second shuffled pass has the order of the first: " + shown(first));
+}
+
+void shuffle_is_a_function(const Subject& subject) {
+  const Read read(subject);
+  const auto order = [&](DataSource& source, std::uint64_t seed) {
+    source.shuffle(seed);
+    return some_batches(source, 2, 6);
+  };
+  const auto source = read.open(subject);
+  const auto want = order(*source, 1);
+  order(*source, 2);
+  source->rewind();
+  source->next(3);
+  auto found = difference(order(*source, 1), want);
+  hold(found.empty(), "shuffle(1) after other passes gives another order than at first: " + found);
+  found = difference(order(*read.open(subject), 1), want);
+  hold(found.empty(), "shuffle(1) in another instance gives another order: " + found);
+  if (source->examples() < 4) throw NotConcerned("the silo has too few documents for other orders");
+  bool any = false;
+  for (std::uint64_t seed = 2; seed <= 5; ++seed) any = any || !difference(order(*source, seed), want).empty();
+  hold(any, "the seeds 1 to 5 all give the same order");
+}
+
+void reopens(const Subject& subject) {
+  const Read read(subject);
+  const auto source = read.open(subject);
+  const auto pass = [&](const std::filesystem::path& silo) {
+    source->open(silo, read.tokenizer.get(), kLongest);
+    source->rewind();
+    return some_batches(*source, 2, 100);
+  };
+  const auto first = pass(read.silos.first);
+  const auto second = pass(read.silos.second);
+  if (read.silos.marked)
+    hold(!difference(first, second).empty(), "after another silo was opened it still gives the first one's documents");
+  const auto found = difference(pass(read.silos.first), first);
+  hold(found.empty(), "opened again the silo gives something else: " + found);
+}
+
+void refuses_in_words(const Subject& subject) {
+  const Read read(subject);
+  const auto empty_file = subject.scratch / ("empty" + read.silos.first.extension().string()),
+             empty_folder = subject.scratch / "empty-silo",
+             missing = subject.scratch / ("missing" + read.silos.first.extension().string());
+  write_file_atomically(empty_file, "", Durability::Process);
+  std::filesystem::create_directories(empty_folder);
+  for (const auto& [what, path] :
+       {std::pair("a missing file", missing), {"an empty file", empty_file}, {"an empty folder", empty_folder}}) {
+    const auto said = sentence_of([&] { subject.make<DataSource>()->open(path, read.tokenizer.get(), kLongest); });
+    hold(!said.empty(), fmt::format("it opens {} and says nothing", what));
+    hold(said.find(path.filename().string()) != std::string::npos,
+         fmt::format("it refuses {} without naming it: {}", what, said));
+  }
+}
+
+void without_tokenizer(const Subject& subject) {
+  const Read read(subject);
+  const auto source = subject.make<DataSource>();
+  const auto said = sentence_of([&] { source->open(read.silos.first, nullptr, kLongest); });
+  if (!said.empty()) return;  // refused in words
+  source->rewind();
+  hold(source->next(2).has_value(), "without a tokenizer it opens a silo and gives no batch");
+}
+
+}  // namespace
+
+Drive drive_data_source(const Subject& subject) {
+  const Read read(subject);
+  return {[&subject, read](const Value& params, std::uint64_t run_seed) {
+            return std::make_unique<DataSourceDriver>(subject, read, params, run_seed);
+          },
+          false};
+}
+
+std::vector<Check> data_source_checks() {
+  return {
+      {"each-once", "A pass in file order gives each document once and ends.", each_once},
+      {"labels", "Labels are the tokens one further; those that count are counted.", labels_are_shifted},
+      {"bytes", "It says how many bytes of text its labels stand for.", bytes_are_those_of_labels},
+      {"rows", "No more rows and no longer ones than asked for.", rows_fit},
+      {"endless", "A shuffled pass goes on with another order, each document once in each.", shuffle_goes_on},
+      {"shuffle", "The order is a function of silo and seed.", shuffle_is_a_function},
+      {"reopen", "A silo opened again, with another in between, gives the same.", reopens},
+      {"refusals", "Silos that are missing or empty are refused by name.", refuses_in_words},
+      {"no-tokenizer", "A checkpoint without tokenizer is refused or served.", without_tokenizer},
+  };
+}
+
+}  // namespace hansa::conformance

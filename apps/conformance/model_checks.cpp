@@ -1,0 +1,294 @@
+// What a model promises: its modules are those of the checkpoint, its loss is the cross entropy of its logits, rows do not see
+// each other nor padding, and a cache changes nothing. What it promises of injections: injection_checks.cpp.
+#include <cmath>
+#include <set>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+#include <hf/tensors.hpp>
+
+#include "base/file.hpp"
+#include "conformance/driver.hpp"
+#include "conformance/opened_model.hpp"
+#include "conformance/probes.hpp"
+
+namespace hansa::conformance {
+namespace {
+
+class ModelDriver final : public Driver {
+ public:
+  ModelDriver(const Subject& subject, const Value& params, std::uint64_t run_seed)
+      : opened_(subject, subject.make_with<Model>(params, run_seed)),
+        injections_(injections_for(opened_, Fill::Something)) {}
+  Component& component() override { return *opened_.model; }
+  NamedTensors play(const Case& input) override {
+    auto& model = *opened_.model;
+    model.inject({});
+    Lent lent;
+    auto batch = opened_.batch(1 + input.size, 4 + 2 * input.size, input.seed + 1000 * input.round);
+    batch.tokens = lent.add(batch.tokens);
+    batch.labels = lent.add(batch.labels);
+    NamedTensors trace{{"logits", model.logits(batch, nullptr).clone()}};
+    model.inject(injections_);
+    model.enable_dropout(input.seed);
+    {
+      auto loss = model.loss(batch);
+      trace.emplace_back("loss", loss.detach().clone());
+      loss.backward();
+    }
+    model.disable_dropout();
+    for (auto& [name, tensor] : tensors_of(injections_)) {
+      trace.emplace_back("gradient of " + name, tensor.grad().defined() ? tensor.grad().clone() : at::zeros({0}));
+      tensor.mutable_grad() = at::Tensor();
+    }
+    batch = Batch();
+    if (watches_inputs) lent.check("the batch");
+    return trace;
+  }
+  void leave_half_way(const Case& input) override { opened_.model->loss(opened_.batch(1, 4, input.seed)); }
+  std::string describe(const Case& input) const override {
+    return fmt::format("{} rows of {} tokens", 1 + input.size, 4 + 2 * input.size);
+  }
+
+ private:
+  Opened opened_;
+  std::vector<Injection> injections_;
+};
+
+// ---- checks ----------------------------------------------------------------------------------------------------------------
+
+void accepts_its_own(const Subject& subject) {
+  const Opened opened(subject);
+  hold(opened.model->accepts(opened.checkpoint), "it does not accept the checkpoint that it reads");
+  const auto none = subject.scratch / "no-config", foreign = subject.scratch / "foreign",
+             broken = subject.scratch / "broken";
+  for (const auto& folder : {none, foreign, broken}) std::filesystem::create_directories(folder);
+  write_file_atomically(foreign / "config.json", R"({"model_type": "nobody-has-this"})", Durability::Process);
+  write_file_atomically(broken / "config.json", "{ this is no JSON", Durability::Process);
+  for (const auto& folder : {none, foreign, broken, subject.scratch / "missing"}) {
+    bool taken = false;
+    const auto said = sentence_of([&] { taken = opened.model->accepts(folder); });
+    hold(said.empty(), fmt::format("accepts({}) throws instead of saying no: {}", folder.filename().string(), said));
+    hold(!taken,
+         fmt::format("it accepts the folder '{}', which describes no model of its own", folder.filename().string()));
+  }
+}
+
+void modules_agree(const Subject& subject) {
+  const auto alone = subject.make<Model>();
+  const Opened opened(subject);
+  const auto from_config = alone->modules(opened.checkpoint);  // as on the coordinator, which opens nothing
+  hold(from_config.size() == opened.modules.size(), "modules() says something else once the weights are read");
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < from_config.size(); ++i) {
+    const auto &module = from_config[i], &read = opened.modules[i];
+    hold(names.insert(module.name).second, fmt::format("there are two modules '{}'", module.name));
+    hold(module.name == read.name && module.kind == read.kind && module.in == read.in && module.out == read.out &&
+             module.bias == read.bias,
+         fmt::format("modules() says something else of '{}' once the weights are read", module.name));
+    const auto [weight, bias] = opened.model->base(module.name);
+    std::vector<std::int64_t> shape{module.out, module.in};
+    if (module.kind == Module::Kind::Embedding) shape = {module.in, module.out};
+    if (module.kind == Module::Kind::Norm) shape = {module.out};
+    hold(weight.sizes() == at::IntArrayRef(shape),
+         fmt::format("base('{}') is {}, but its module makes it {}", module.name, shapes_text({weight.sizes().vec()}),
+                     shapes_text({shape})));
+    hold(bias.defined() == module.bias,
+         fmt::format("module '{}' says bias = {}, and base() says otherwise", module.name, module.bias));
+    hold(weight.scalar_type() == at::kFloat && (!bias.defined() || bias.scalar_type() == at::kFloat),
+         fmt::format("base('{}') is not fp32", module.name));
+    hold(!bias.defined() || bias.sizes() == at::IntArrayRef({module.out}),
+         fmt::format("base('{}'): the bias does not have {} elements", module.name, module.out));
+  }
+  hold(!sentence_of([&] { opened.model->base("no.such.module"); }).empty(), "base('no.such.module') gives something");
+}
+
+void seeded(const Subject& subject) {
+  const auto weights = [&](std::uint64_t seed) {
+    const Opened opened(subject);
+    opened.model->initialise(opened.checkpoint, at::kCPU, DType::f32, seed);
+    return opened.model->merged();
+  };
+  const auto first = weights(3);
+  const auto found = difference(weights(3), first);
+  hold(found.empty(), "initialise() twice with the same seed: " + found);
+  hold(!difference(weights(4), first).empty(), "initialise() gives the same weights for two seeds");
+}
+
+// The sum over counted labels, worked out in double from the logits.
+double naive_loss(const at::Tensor& logits, const at::Tensor& labels) {
+  const auto likely = at::log_softmax(logits.to(at::kDouble), -1);
+  double sum = 0;
+  for (std::int64_t row = 0; row < labels.size(0); ++row)
+    for (std::int64_t i = 0; i < labels.size(1); ++i)
+      if (const auto label = labels[row][i].item<std::int64_t>(); label != -100)
+        sum -= likely[row][i][label].item<double>();
+  return sum;
+}
+
+void loss_is_cross_entropy(const Subject& subject) {
+  const Opened opened(subject);
+  for (const auto with : {Fill::Nothing, Fill::Something}) {
+    const auto injections = injections_for(opened, with);
+    if (with == Fill::Something) opened.model->inject(injections);
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+      const auto batch = opened.batch(static_cast<std::int64_t>(seed), 7, seed);
+      const auto logits = opened.logits(batch);
+      hold(
+          logits.sizes() == at::IntArrayRef({batch.tokens.size(0), 7, opened.model->vocabulary()}) &&
+              logits.scalar_type() == at::kFloat && !logits.requires_grad(),
+          fmt::format("logits are {}, fp32: {}, with a graph: {}; they are to be [batch, length, vocabulary], fp32, "
+                      "without one",
+                      shapes_text({logits.sizes().vec()}), logits.scalar_type() == at::kFloat, logits.requires_grad()));
+      const auto loss = opened.model->loss(batch);
+      hold(loss.dim() == 0 && loss.scalar_type() == at::kFloat, "the loss is no fp32 scalar");
+      const double want = naive_loss(logits, batch.labels), got = loss.item<double>();
+      hold(std::abs(got - want) < 1e-4 * std::abs(want),
+           fmt::format("the loss is {:.7g}; from the logits, over labels that are not -100, it is {:.7g}", got, want));
+    }
+  }
+}
+
+void rows_are_apart(const Subject& subject) {
+  const Opened opened(subject);
+  auto batch = opened.batch(4, 9, 5);
+  batch.segments = at::where(batch.labels.ne(-100), at::zeros({1}, at::kLong), at::full({1}, -1, at::kLong));
+  const auto all = opened.logits(batch);
+  double apart = 0;
+  for (std::int64_t row = 0; row < 4; ++row) {
+    const auto length = batch.labels[row].ne(-100).sum().item<std::int64_t>();
+    const Batch one{.tokens = batch.tokens.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
+                    .labels = batch.labels.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
+                    .counted = length};
+    const double off = relative_error(all.narrow(0, row, 1).narrow(1, 0, length), opened.logits(one));
+    hold(off < kSameSums,
+         fmt::format("row {} of 4, in the batch with {} tokens of padding, has other logits than alone, "
+                     "by {:.1e} of the largest",
+                     row, 9 - length, off));
+    apart += opened.loss(one);
+  }
+  const double together = opened.loss(batch);
+  hold(std::abs(together - apart) < 1e-4 * apart,
+       fmt::format("the loss of 4 rows is {:.7g}, the sum of them alone {:.7g}", together, apart));
+  auto other = batch;  // other ids where there is only padding
+  other.tokens = at::where(batch.segments.eq(-1), at::full({1}, 1, at::kLong), batch.tokens);
+  hold(std::abs(opened.loss(other) - together) < 1e-5 * together, "other ids in the padding change the loss");
+}
+
+void segments_are_apart(const Subject& subject) {
+  const Opened opened(subject);
+  const auto a = opened.batch(1, 6, 3), b = opened.batch(1, 6, 9);
+  const auto tail = [](std::int64_t value) { return at::full({1, 2}, value, at::kLong); };
+  const auto count = at::arange(6, at::kLong).unsqueeze(0);
+  const Batch packed{.tokens = at::cat({a.tokens, b.tokens, tail(0)}, 1),
+                     .labels = at::cat({a.labels, b.labels, tail(-100)}, 1),
+                     .positions = at::cat({count, count, tail(0)}, 1),
+                     .segments = at::cat({at::zeros_like(a.tokens), at::ones_like(b.tokens), tail(-1)}, 1),
+                     .counted = a.counted + b.counted};
+  const auto logits = opened.logits(packed);
+  for (const auto& [name, at, alone] : {std::tuple("first", 0, a), std::tuple("second", 6, b)}) {
+    const double off = relative_error(logits.narrow(1, at, 6), opened.logits(alone));
+    hold(
+        off < kSameSums,
+        fmt::format(
+            "two documents in a row, as segments 0 and 1: the {} has other logits than alone, by {:.1e} of the largest",
+            name, off));
+  }
+  const double together = opened.loss(packed), apart = opened.loss(a) + opened.loss(b);
+  hold(std::abs(together - apart) < 1e-4 * apart,
+       fmt::format("two documents in a row have the loss {:.7g}, alone {:.7g}", together, apart));
+}
+
+void positions_default(const Subject& subject) {
+  const Opened opened(subject);
+  auto batch = opened.batch(2, 6, 4);
+  const auto plain = opened.logits(batch);
+  batch.positions = at::arange(6, at::kLong).unsqueeze(0).repeat({2, 1});
+  hold(relative_error(opened.logits(batch), plain) < kSameSums,
+       "positions 0, 1, 2 … and undefined ones give other logits");
+}
+
+void the_future_is_hidden(const Subject& subject) {
+  const Opened opened(subject);
+  const auto batch = opened.batch(1, 8, 6);
+  auto other = batch;
+  other.tokens = batch.tokens.clone();
+  other.tokens.narrow(1, 5, 3).fill_(2);
+  const double off = relative_error(opened.logits(other).narrow(1, 0, 5), opened.logits(batch).narrow(1, 0, 5));
+  hold(
+      off < kSameSums,
+      fmt::format("other tokens from the sixth on change the logits of the first five, by {:.1e} of the largest", off));
+}
+
+void cache_changes_nothing(const Subject& subject) {
+  const Opened opened(subject);
+  const auto batch = opened.batch(2, 10, 1);
+  const auto whole = opened.logits(batch);
+  const auto cache = opened.model->cache(2, 12);
+  std::vector<at::Tensor> parts;
+  std::int64_t done = 0;
+  for (const std::int64_t count : {6, 1, 3}) {
+    parts.push_back(opened.model->logits({.tokens = batch.tokens.narrow(1, done, count)}, cache.get()));
+    done += count;
+    hold(cache->length() == done,
+         fmt::format("after {} tokens the cache says that it holds {}", done, cache->length()));
+  }
+  const double off = relative_error(at::cat(parts, 1), whole);
+  hold(off < kSameSums,
+       fmt::format("10 tokens as 6, 1 and 3 with a cache have other logits than at once, by {:.1e} of the largest",
+                   off));
+}
+
+void missing_weights(const Subject& subject) {
+  const Opened opened(subject);
+  const auto folder = subject.scratch / "incomplete";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(opened.checkpoint / "config.json", folder / "config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  auto tensors = opened.model->merged();
+  const auto gone = tensors.back().first;
+  for (auto& [name, tensor] : tensors) tensor = tensor.detach().contiguous();
+  tensors.pop_back();
+  if (tensors.empty()) tensors.emplace_back("something.else", at::zeros({1}));
+  hf::save_tensors(folder / "model.safetensors", tensors);
+  const auto said = sentence_of([&] { subject.make<Model>()->open(folder, at::kCPU, DType::f32); });
+  hold(!said.empty(), fmt::format("it opens a checkpoint in which '{}' is missing", gone));
+  hold(said.find(gone) != std::string::npos,
+       fmt::format("it refuses a checkpoint in which '{}' is missing without naming it: {}", gone, said));
+}
+
+}  // namespace
+
+Drive drive_model(const Subject& subject) {
+  return {[&subject](const Value& params, std::uint64_t run_seed) {
+            return std::make_unique<ModelDriver>(subject, params, run_seed);
+          },
+          false};
+}
+
+std::vector<Check> model_checks() {
+  std::vector<Check> checks{
+      {"accepts", "It accepts its own checkpoint and says no to others without throwing.", accepts_its_own},
+      {"modules", "Its modules follow from config.json, and the base's tensors have their shapes.", modules_agree},
+      {"seeded", "Random weights are a function of the seed.", seeded},
+      {"incomplete", "A checkpoint without one of its tensors is refused by the tensor's name.", missing_weights},
+      {"loss", "The loss is the cross entropy of its logits, summed over counted labels.", loss_is_cross_entropy},
+      {"padding", "Rows of a batch and padding do not change each other.", rows_are_apart},
+      {"segments", "Documents packed into a row do not see each other.", segments_are_apart},
+      {"positions", "Undefined positions are 0, 1, 2 and so on.", positions_default},
+      {"causal", "A token does not see those after it.", the_future_is_hidden},
+      {"cache", "A cache changes nothing about what is computed.", cache_changes_nothing},
+  };
+  for (auto& check : injection_checks()) checks.push_back(std::move(check));
+  return checks;
+}
+
+}  // namespace hansa::conformance

@@ -1,0 +1,168 @@
+#include "conformance/session.hpp"
+
+#include <signal.h>
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "conformance/driver.hpp"
+#include "processes.hpp"
+
+namespace hansa::conformance {
+namespace {
+
+using Json = nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+void append(const std::filesystem::path& file, const Json& line) {
+  std::ofstream(file, std::ios::app) << line.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
+}
+
+Row run_one(const Subject& subject, const Check& check) {
+  Row row{check.id, check.promise};
+  const auto start = Clock::now();
+  try {
+    check.run(subject);
+  } catch (const Broken& broken) {
+    row.verdict = Verdict::Broken;
+    row.why = broken.what();
+    row.seed = broken.seed;
+    row.input = broken.input;
+  } catch (const NotConcerned& why) {
+    row.verdict = Verdict::NotConcerned;
+    row.why = why.what();
+  } catch (...) {
+    row.verdict = Verdict::Broken;
+    row.why = fmt::format("it failed: {}", plain_message());
+  }
+  row.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return row;
+}
+
+Json to_json(const Row& row) {
+  Json line{{"check", row.check}, {"promise", row.promise}, {"outcome", static_cast<int>(row.verdict)},
+            {"why", row.why},     {"input", row.input},     {"seconds", row.seconds}};
+  if (row.seed) line["seed"] = *row.seed;
+  return line;
+}
+Row from_json(const Json& line) {
+  Row row{line.at("check"), line.at("promise"), static_cast<Verdict>(line.at("outcome").get<int>()), line.at("why")};
+  row.input = line.at("input");
+  row.seconds = line.at("seconds");
+  if (line.contains("seed")) row.seed = line.at("seed").get<std::uint64_t>();
+  return row;
+}
+
+struct Report {  // what a child has written so far
+  std::vector<Row> rows;
+  std::optional<Row> running;  // begun and not ended
+  bool complete = false;
+};
+Report read_report(const std::filesystem::path& file) {
+  Report report;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const auto json = Json::parse(line, nullptr, false);
+    if (json.is_discarded()) break;  // being written
+    if (json.contains("complete")) {
+      report.complete = true;
+    } else if (json.contains("outcome")) {
+      report.rows.push_back(from_json(json));
+      report.running.reset();
+    } else {
+      report.running = Row{json.at("check"), json.at("promise")};
+    }
+  }
+  return report;
+}
+
+std::string last_words(const std::filesystem::path& log) {
+  std::ifstream in(log);
+  std::stringstream all;
+  all << in.rdbuf();
+  auto text = all.str();
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  constexpr std::size_t kMost = 600;
+  return text.size() > kMost ? "…" + text.substr(text.size() - kMost) : text;
+}
+
+}  // namespace
+
+std::string_view name_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::Held: return "holds";
+    case Verdict::Broken: return "broken";
+    case Verdict::NotConcerned: return "not concerned";
+  }
+  return "?";
+}
+
+int run_checks(const Subject& subject, std::size_t first, const std::string& only,
+               const std::filesystem::path& report) {
+  at::set_num_threads(1);  // tensors are tiny: threads would only wait for each other
+  const auto checks = checks_for(subject);
+  for (std::size_t i = first; i < checks.size(); ++i) {
+    if (!only.empty() && checks[i].id != only) continue;
+    append(report, {{"check", checks[i].id}, {"promise", checks[i].promise}});
+    const auto row = run_one(subject, checks[i]);
+    append(report, to_json(row));
+    if (checks[i].id == "constructs" && row.verdict != Verdict::Held) break;  // nothing else can be looked at
+  }
+  append(report, {{"complete", true}});
+  return 0;
+}
+
+std::vector<Row> watch_checks(const ChildCommand& command) {
+  std::vector<Row> rows;
+  for (int start = 0;; ++start) {
+    const auto report_file = command.folder / fmt::format("report{}", start);
+    const auto log = command.folder / fmt::format("log{}", start);
+    auto arguments = command.arguments;
+    for (const auto& more :
+         {std::string("--first"), std::to_string(rows.size()), std::string("--report"), report_file.string()})
+      arguments.push_back(more);
+    ChildProcess child(arguments, log);
+    std::string shown;
+    auto since = Clock::now();
+    bool hung = false;
+    while (!child.poll()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      const auto report = read_report(report_file);
+      const auto now = report.running ? report.running->check : "";
+      if (now != shown) {
+        shown = now;
+        since = Clock::now();
+        if (!now.empty()) command.progress(now);
+      }
+      if (Clock::now() - since < command.limit) continue;
+      hung = true;
+      kill(child.pid(), SIGKILL);
+      child.wait();
+    }
+    auto report = read_report(report_file);
+    rows.insert(rows.end(), report.rows.begin(), report.rows.end());
+    if (report.complete) {
+      if (*child.poll() != 0)  // a destructor, or what a sanitiser finds at the end
+        rows.push_back({"exit", "The process ends cleanly.", Verdict::Broken,
+                        fmt::format("it ended with code {}: {}", *child.poll(), last_words(log))});
+      return rows;
+    }
+    if (!report.running)
+      throw Error(fmt::format("the process that checks ended with code {} before it began: {}", *child.poll(),
+                              last_words(log)));
+    auto& row = *report.running;
+    row.verdict = Verdict::Broken;
+    row.why = hung ? fmt::format("it did not come back within {} s (--limit)", command.limit.count())
+                   : fmt::format("the process ended with code {}: {}", *child.poll(), last_words(log));
+    rows.push_back(row);
+    if (row.check == "constructs") return rows;
+  }
+}
+
+}  // namespace hansa::conformance
