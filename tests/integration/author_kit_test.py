@@ -11,16 +11,12 @@ from pathlib import Path
 
 import pytest
 from federation import make_base, text_of
+from installed import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KINDS = ["model", "adapter", "data_source", "trainer", "compressor", "privacy", "aggregator", "server_optimizer", "selector",
          "round_policy", "evaluator"]
 MOST_CPU_SECONDS = 25  # to compile and link a generated plugin
-
-
-def clean_environment():
-    """Of somebody who knows nothing of this checkout."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HANSA_")}
 
 
 def run(*command, **options):
@@ -53,13 +49,6 @@ class Project:
     @property
     def plugins(self):
         return self.folder / "build" / "lib" / "hansa" / "plugins"
-
-
-@pytest.fixture(scope="module")
-def prefix(build_dir, tmp_path_factory):
-    prefix = tmp_path_factory.mktemp("install") / "hansa"
-    fine("cmake", "--install", build_dir, "--prefix", prefix)
-    return prefix
 
 
 def made(prefix, folder, kind):

@@ -6,6 +6,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # this folder's own modules, under importlib's mode too
 from federation import CLIP, Federation  # noqa: E402
+from installed import install  # noqa: E402
 from processes import Operator  # noqa: E402
 from study import Study  # noqa: E402
 
@@ -23,6 +24,12 @@ def operator(tmp_path, hansa):
     made = Operator(hansa.program, tmp_path / "operator")
     yield made
     made.end()
+
+
+@pytest.fixture(scope="session")
+def prefix(build_dir, tmp_path_factory):
+    """Where Hansa is installed, once for all who look at the installation."""
+    return install(build_dir, tmp_path_factory.mktemp("install") / "hansa")
 
 
 @pytest.fixture
