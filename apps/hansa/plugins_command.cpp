@@ -47,7 +47,7 @@ int describe(const PluginsOptions& options, const StrategyRegistry& registry, st
   for (const auto& file : registry.files())
     if (file.outcome == Outcome::Refused && file.path.stem() == fmt::format("hansa_{}", options.name))
       err << fmt::format("note: {} {}\n", file.path.string(), file.why);
-  err << "help: `hansa plugins list --all` shows every file looked at\n";
+  err << "help: `hansa plugins list --all` shows every file looked at; --plugin-path names another folder to look in\n";
   return 1;
 }
 
@@ -83,7 +83,8 @@ int write_new(const PluginsOptions& options, std::ostream& out, std::ostream& er
     out << fmt::format(
         "\nBuild, test and look at it:\n  cmake -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={1}\n  cmake --build "
         "{0}/build\n"
-        "  ctest --test-dir {0}/build --output-on-failure\n  hansa plugins check {0}/build/lib/hansa/plugins/hansa_{2}.so\n"
+        "  ctest --test-dir {0}/build --output-on-failure\n  hansa plugins check "
+        "{0}/build/lib/hansa/plugins/hansa_{2}.so\n"
         "  hansa plugins describe {2} --plugin-path "
         "{0}/build/lib/hansa/plugins\n",
         folder, package ? prefix.string() : "/where/hansa/is/installed", wanted.name);
