@@ -66,7 +66,8 @@ def run_ctest(build, only_unit, name_filter):
                "--test-output-size-passed", "1000000", "--test-output-size-failed", "10000000"]
     command += ["-L", "unit"] if only_unit else []
     command += ["-R", re.escape(name_filter)] if name_filter else []
-    finished = subprocess.run(command, env=environment(build))
+    # Programs run side by side, one to a core: LibTorch's threads would wait for each other in busy loops.
+    finished = subprocess.run(command, env={"OMP_NUM_THREADS": "1", **environment(build)})
     if not report.exists():
         return Tally(failed=finished.returncode != 0, failures=["ctest itself failed"] if finished.returncode else [])
     total = Tally()

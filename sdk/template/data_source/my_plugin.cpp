@@ -17,7 +17,7 @@ namespace example {
 
 void MyPlugin::open(const std::filesystem::path& silo, const hansa::Tokenizer* tokenizer, std::int64_t max_length) {
   if (!tokenizer) throw std::runtime_error("my_plugin needs the checkpoint's tokenizer.json, and there is none");
-  if (silo != opened_) {  // opening the same silo again is cheap
+  if (silo != opened_ || max_length != opened_length_) {  // opening the same silo again is cheap
     std::ifstream file(silo);
     if (!file) throw std::runtime_error("cannot read " + silo.string());
     documents_.clear();
@@ -26,11 +26,15 @@ void MyPlugin::open(const std::filesystem::path& silo, const hansa::Tokenizer* t
       Document document{{}, static_cast<std::int64_t>(line.size())};
       if (const auto begin = tokenizer->begin_of_text()) document.tokens.push_back(*begin);
       for (auto token : tokenizer->encode(line)) document.tokens.push_back(token);
-      if (document.tokens.size() > most) document.tokens.resize(most);
+      if (document.tokens.size() > most) {
+        document.tokens.resize(most);
+        document.bytes = static_cast<std::int64_t>(tokenizer->decode(document.tokens).size());  // of what is left
+      }
       if (document.tokens.size() >= 2) documents_.push_back(std::move(document));
     }
     if (documents_.empty()) throw std::runtime_error(silo.string() + " holds no line to learn from");
     opened_ = silo;
+    opened_length_ = max_length;
   }
   rewind();
 }

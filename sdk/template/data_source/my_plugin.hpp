@@ -29,6 +29,7 @@ class MyPlugin final : public hansa::Stateless<hansa::DataSource> {
 
   Params params_;
   std::filesystem::path opened_;
+  std::int64_t opened_length_ = 0;
   std::vector<Document> documents_;
   std::vector<std::size_t> order_;
   std::size_t at_ = 0;

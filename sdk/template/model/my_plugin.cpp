@@ -78,14 +78,17 @@ std::vector<std::pair<std::string, at::Tensor>> MyPlugin::merged() const {
 }
 
 void MyPlugin::inject(std::span<const hansa::Injection> injections) {
-  injected_ = at::Tensor();
+  at::Tensor weight;  // a refusal changes nothing
   for (const auto& [module, what] : injections) {
     const auto* replace = std::get_if<hansa::Replace>(&what);
     if (module != kTable || !replace)
       throw std::invalid_argument("my_plugin takes other weights for 'table' only, not what is meant for '" + module +
                                   "'");
-    injected_ = replace->weight;
+    if (!replace->weight.defined() || replace->weight.sizes() != table_.sizes() || replace->bias.defined())
+      throw std::invalid_argument("my_plugin: 'table' takes weights of the base's shape and no bias");
+    weight = replace->weight;
   }
+  injected_ = weight;
 }
 
 at::Tensor MyPlugin::rows(const at::Tensor& tokens) const {
