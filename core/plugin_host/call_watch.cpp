@@ -38,6 +38,11 @@ void put_number(std::uint64_t number) {
   while ((number /= 10) != 0);
   put({digits.data() + at, digits.size() - at});
 }
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitised = true;
+#else
+constexpr bool kSanitised = false;
+#endif
 std::string_view name_of_signal(int number) {
   switch (number) {
     case SIGSEGV: return "a bad memory access";
@@ -113,9 +118,7 @@ CallScope::~CallScope() {
 }
 
 void name_crashes() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return;
-#else
+  if (kSanitised) return;
   struct sigaction action {};
   action.sa_flags = SA_ONSTACK | SA_RESETHAND;
   action.sa_handler = [](int number) {
@@ -147,7 +150,6 @@ void name_crashes() {
   alternative.ss_size = stack.size();
   sigaltstack(&alternative, nullptr);
   for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigaction(number, &action, nullptr);
-#endif
 }
 
 }  // namespace hansa
