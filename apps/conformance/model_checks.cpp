@@ -254,6 +254,7 @@ void missing_weights(const Subject& subject) {
   std::filesystem::copy_file(opened.checkpoint / "config.json", folder / "config.json",
                              std::filesystem::copy_options::overwrite_existing);
   auto tensors = opened.model->merged();
+  hold(!tensors.empty(), "merged() gives no tensor");
   const auto gone = tensors.back().first;
   for (auto& [name, tensor] : tensors) tensor = tensor.detach().contiguous();
   tensors.pop_back();

@@ -1,173 +1,20 @@
 // What a trainer promises: it moves what the round lets it move and nothing else, learns, says what it did, ends when it is
 // told to, and its channels hold what their layouts say.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <set>
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <hansa/layouts.hpp>
-#include <hansa/trainer.hpp>
 
+#include "conformance/desk.hpp"
 #include "conformance/driver.hpp"
-#include "conformance/partners.hpp"
 #include "conformance/probes.hpp"
 
 namespace hansa::conformance {
 namespace {
-
-constexpr std::size_t kDocuments = 12;
-constexpr NodeId kNode = 7;
-
-// Under a plain mean in a federation, or as a silo alone is trained for comparison: a round without channels. Trainers that
-// need an aggregator of their own are tried alone.
-enum class Company { Federated, Alone };
-
-// A model with an adapter in it, as a node has them when its turn comes.
-class Desk {
- public:
-  Desk(const Subject& subject, std::shared_ptr<Bench> with, const HansaComponent& component)
-      : bench(std::move(with)), adapter(make_partner<Adapter>(subject, component)) {
-    layout = adapter->layout(bench->modules, 0);
-    clear();
-  }
-  void clear() {
-    bench->model.inject({});
-    bench->model.disable_dropout();
-    adapter->create(bench->model, bench->modules, 0, 5);
-    bench->model.inject(adapter->injections());
-  }
-  NamedTensors values() {
-    NamedTensors all;
-    for (Index i = 0; i < layout.tensors.size(); ++i)
-      all.emplace_back(layout.tensors[i].name, adapter->parameter(i).detach().clone());
-    return all;
-  }
-  std::vector<Role> all_shared() const { return std::vector<Role>(layout.tensors.size(), Role::Shared); }
-  Lessons lessons(std::size_t first = 0) const { return {bench->real->vocabulary(), first, kDocuments}; }
-
-  std::shared_ptr<Bench> bench;
-  Instance<Adapter> adapter;
-  Layout layout;
-};
-
-TrainContext context_of(const Desk& desk, Trainer& trainer, const std::vector<Role>& roles, Company company,
-                        const Case& input) {
-  TrainContext context;
-  context.plan.round = input.round;
-  context.plan.base = input.round - 1;
-  context.plan.population = 4;
-  context.plan.expected_cohort = 4;
-  context.exchange.roles = roles;
-  context.node = kNode;
-  context.rounds = 10;
-  context.seed = 1000 * input.round + input.seed;
-  if (company == Company::Alone) return context;
-  const auto add = [&](std::vector<Channel>& to, const Layout& part, std::vector<Channel> own) {
-    to.push_back({std::string(kAdapterChannel), part});
-    for (auto& channel : own) to.push_back(std::move(channel));
-  };
-  add(context.exchange.up, part_of(desk.layout, roles, {Role::Shared}), trainer.up(desk.layout));
-  add(context.exchange.down, part_of(desk.layout, roles, {Role::Shared, Role::Frozen}), trainer.down(desk.layout));
-  return context;
-}
-
-// What a node does around train(): the channels that are for the trainer, derive(), and afterwards what was sent.
-struct Turn {
-  TrainResult result;
-  std::vector<std::pair<Channel, std::vector<at::Tensor>>> outgoing;
-};
-Turn take_turn(Desk& desk, Trainer& trainer, DataSource& data, const TrainContext& context, bool watched = false) {
-  auto& model = desk.bench->model;
-  if (watched) model.watch_base();
-  for (const auto& channel : context.exchange.down) {
-    if (!channel.for_trainer || channel.keep != Keep::Latest) continue;
-    Lent lent;
-    Download download{channel.name, 0, true, {}};
-    for (const auto& spec : channel.layout.tensors) {  // zero at the start
-      const double sigma = context.plan.round > 1 && spec.dtype == DType::f32 ? 1e-3 : 0;
-      download.tensors.emplace_back(spec.name, lent.add(random_tensor(spec.shape, context.plan.round, sigma)));
-    }
-    trainer.receive(model, *desk.adapter, download);
-    download.tensors.clear();
-    if (watched) lent.check(fmt::format("what came of channel '{}'", channel.name));
-  }
-  trainer.derive(model, *desk.adapter);
-  data.shuffle(context.seed);
-  Turn turn{trainer.train(model, *desk.adapter, data, context), {}};
-  for (const auto& channel : trainer.up(desk.layout)) {
-    auto tensors = trainer.outgoing(channel.name);
-    for (auto& tensor : tensors) tensor = tensor.detach().clone();
-    if (channel.carry == Carry::Mean && !context.exchange.up.empty()) trainer.sent(channel.name, tensors);
-    turn.outgoing.emplace_back(channel, std::move(tensors));
-  }
-  if (watched) model.check_base("it");
-  return turn;
-}
-
-// Rounds are played hundreds of times: a trainer with a whole-numbered parameter `steps` makes a few only.
-Value brief(const Subject& subject, Value params) {
-  constexpr std::int64_t kSteps = 3;
-  for (std::uint32_t i = 0; i < subject.component.param_count; ++i) {
-    const auto& param = *subject.component.params[i];
-    if (std::string_view(param.name) != "steps" || param.type != HANSA_INT) continue;
-    const auto* value = params.find("steps");
-    if (value && value->raw().integer > kSteps && !((param.flags & HANSA_PARAM_MIN) && param.minimum > kSteps))
-      params.set("steps", Value::integer(kSteps));
-  }
-  return params;
-}
-
-// The first adapter of the registry, and the company, with which this trainer trains at all.
-struct Place {
-  std::shared_ptr<Bench> bench;
-  const HansaComponent* adapter = nullptr;
-  Company company = Company::Federated;
-};
-Place place_for(const Subject& subject) {
-  const auto bench = std::make_shared<Bench>(subject);
-  std::string why;
-  bool fitted = false;
-  for (const auto* adapter : candidates(subject, "adapter")) {
-    try {
-      Desk(subject, bench, *adapter);
-    } catch (const std::exception&) {
-      if (why.empty()) why = fmt::format("{} fails: {}", adapter->id, plain_message());
-      continue;  // not for this model
-    }
-    fitted = true;
-    for (const auto company : {Company::Federated, Company::Alone}) {
-      try {
-        Desk desk(subject, bench, *adapter);
-        const auto trainer = subject.make_with<Trainer>(brief(subject, subject.params));
-        auto data = desk.lessons();
-        take_turn(desk, *trainer, data, context_of(desk, *trainer, desk.all_shared(), company, {}));
-        return {bench, adapter, company};
-      } catch (const std::exception&) {
-        if (why.empty()) why = fmt::format("with adapter {}: {}", adapter->id, plain_message());
-      }
-    }
-  }
-  if (!fitted) no_partner("adapter", why.empty() ? "none is loaded" : why);
-  throw Broken("it trains with no adapter, neither in a federation under a plain mean nor alone; " + why);
-}
-
-// A desk with a trainer at it, as the checks want them.
-struct Ready {
-  explicit Ready(const Subject& subject)
-      : place(place_for(subject)), desk(subject, place.bench, *place.adapter), trainer(subject.make<Trainer>()) {}
-  TrainContext context(const std::vector<Role>& roles, const Case& input = {}) {
-    return context_of(desk, *trainer, roles, place.company, input);
-  }
-  Turn turn(const Case& input = {}) {
-    auto data = desk.lessons();
-    return take_turn(desk, *trainer, data, context(desk.all_shared(), input));
-  }
-  Place place;
-  Desk desk;
-  Instance<Trainer> trainer;
-};
 
 NamedTensors trace_of(Desk& desk, const Turn& turn) {
   auto trace = desk.values();
@@ -183,7 +30,7 @@ NamedTensors trace_of(Desk& desk, const Turn& turn) {
 
 class TrainerDriver final : public Driver {
  public:
-  TrainerDriver(const Subject& subject, const Place& place, const Value& params, std::uint64_t run_seed)
+  TrainerDriver(const Subject& subject, const Workplace& place, const Value& params, std::uint64_t run_seed)
       : company_(place.company),
         desk_(subject, place.bench, *place.adapter),
         trainer_(subject.make_with<Trainer>(brief(subject, params), run_seed)) {}
@@ -191,7 +38,8 @@ class TrainerDriver final : public Driver {
   NamedTensors play(const Case& input) override {
     desk_.clear();
     auto data = desk_.lessons(input.seed);
-    return trace_of(desk_, take_turn(desk_, *trainer_, data, context(input), watches_inputs));
+    return trace_of(desk_,
+                    take_turn(desk_, *trainer_, data, context(input), watches_inputs ? Watch::Inputs : Watch::Nothing));
   }
   void leave_half_way(const Case& input) override {
     desk_.clear();
@@ -204,7 +52,7 @@ class TrainerDriver final : public Driver {
     desk_.bench->model.disable_dropout();
   }
   std::string describe(const Case& input) const override {
-    return fmt::format("a round on {} documents, {}, with the seed {}", kDocuments,
+    return fmt::format("a round on {} documents, {}, with the seed {}", kLessons,
                        company_ == Company::Alone ? "alone" : "all parameters Shared", 1000 * input.round + input.seed);
   }
 
@@ -223,9 +71,9 @@ void reports_truly(const Subject& subject) {
   const double at_first = mean_loss(ready.desk.bench->model, data);
   auto given = ready.desk.lessons();
   const auto result = take_turn(ready.desk, *ready.trainer, given, ready.context(ready.desk.all_shared())).result;
-  const auto planned = ready.trainer->steps(kDocuments);
+  const auto planned = ready.trainer->steps(kLessons);
   hold(result.steps == planned,
-       fmt::format("it reports {} steps; for {} documents steps() says {}", result.steps, kDocuments, planned));
+       fmt::format("it reports {} steps; for {} documents steps() says {}", result.steps, kLessons, planned));
   hold(result.tokens > 0 && result.tokens <= given.tokens,
        fmt::format("it reports {} tokens; the data gave {} counted labels", result.tokens, given.tokens));
   hold(result.examples > 0 && result.examples <= given.documents,
@@ -295,8 +143,8 @@ void learns(const Subject& subject) {
   for (Round round = 1; round <= 3; ++round) ready.turn({1, 0, round});
   const double after = mean_loss(model, data);
   hold(std::isfinite(after) && after < before * (1 + 1e-4),
-       fmt::format("three rounds on {} documents take their loss from {:.6g} to {:.6g} nats a token", kDocuments,
-                   before, after));
+       fmt::format("three rounds on {} documents take their loss from {:.6g} to {:.6g} nats a token", kLessons, before,
+                   after));
   if (after > before * (1 - 1e-5))
     throw NotConcerned(
         fmt::format("with these parameters three rounds change the loss by {:.1e} only", before - after));
@@ -306,7 +154,7 @@ void pure_plans(const Subject& subject) {
   Ready ready(subject);
   const auto& layout = ready.desk.layout;
   const auto digest = [&](const Trainer& trainer) {
-    std::string text = fmt::format("{} {}", trainer.steps(kDocuments), trainer.steps(1));
+    std::string text = fmt::format("{} {}", trainer.steps(kLessons), trainer.steps(1));
     for (const auto& channels : {trainer.up(layout), trainer.down(layout)})
       for (const auto& channel : channels)
         text += fmt::format("; {} {} {} {} {}", channel.name, digest_of(channel.layout),
@@ -370,7 +218,7 @@ void unknown_channel(const Subject& subject) {
 }
 
 void listens(const Subject& subject) {
-  const auto place = place_for(subject);
+  const auto place = workplace_for(subject);
   Desk desk(subject, place.bench, *place.adapter);
   // Passes through the model after the second batch, with and without a request to stop there.
   const auto passes = [&](bool stop) {
@@ -405,7 +253,7 @@ void listens(const Subject& subject) {
 }  // namespace
 
 Drive drive_trainer(const Subject& subject) {
-  const auto place = place_for(subject);
+  const auto place = workplace_for(subject);
   return {[&subject, place](const Value& params, std::uint64_t run_seed) {
             return std::make_unique<TrainerDriver>(subject, place, params, run_seed);
           },

@@ -69,6 +69,8 @@ void check_round(const Exchange& exchange, std::size_t live, std::int64_t candid
         fmt::format("the adapter trains {} tensors and puts {} into the model; fedkseed needs them to be the same, "
                     "as they are with the adapter `full`",
                     exchange.roles.size(), live));
+  if (std::find(exchange.roles.begin(), exchange.roles.end(), Role::Frozen) != exchange.roles.end())
+    throw Error("fedkseed moves all parameters of the adapter; a round in which some are frozen is not for it");
   if (exchange.up.empty() && exchange.down.empty()) return;  // a silo alone
   const bool derived =
       std::all_of(exchange.roles.begin(), exchange.roles.end(), [](Role role) { return role == Role::Derived; });
