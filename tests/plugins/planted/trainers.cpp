@@ -12,20 +12,23 @@
 namespace planted {
 using namespace hansa;
 
-constexpr std::uint64_t kSteps = 12;
 constexpr double kRate = 0.05;
 constexpr const char* kChannel = "gradient";
+
+struct Params {
+  std::int64_t steps = 12;
+};
 
 // Gradient descent; in a channel of its own, the sum of the gradients' first elements.
 class Descent : public Stateless<Trainer> {
  public:
-  explicit Descent(Host& host) : host_(host) {}
-  std::uint64_t steps(std::uint64_t) const override { return kSteps; }
+  Descent(Params params, Host& host) : planned_(static_cast<std::uint64_t>(params.steps)), host_(host) {}
+  std::uint64_t steps(std::uint64_t) const override { return planned_; }
   TrainResult train(Model& model, Adapter& adapter, DataSource& data, const TrainContext& context) override {
     TrainResult result;
     double nats = 0;
     begin(model, context);
-    for (std::uint64_t step = 0; step < kSteps; ++step) {
+    for (std::uint64_t step = 0; step < planned_; ++step) {
       if (listens() && host_.cancelled()) throw std::runtime_error("cancelled");
       const auto batch = data.next(2);
       if (!batch) throw std::runtime_error("the data ended");
@@ -57,6 +60,7 @@ class Descent : public Stateless<Trainer> {
   virtual double mean(double nats, std::uint64_t tokens) const { return nats / static_cast<double>(tokens); }
   virtual bool listens() const { return true; }
   virtual void begin(Model&, const TrainContext&) {}
+  std::uint64_t planned_;
   Host& host_;
 };
 
@@ -149,23 +153,29 @@ class KeepsADownload final : public WithChannel {
   at::Tensor hold(const at::Tensor& tensor) const override { return tensor; }
 };
 
+// A parameter `steps`: checks that play many rounds make few steps in each.
+template <class T>
+void add(PluginBuilder& plugin, const char* id, const char* summary) {
+  plugin.add<T, Params>(id, summary).param(&Params::steps, "steps", "Steps of a round.", at_least(1));
+}
+
 }  // namespace planted
 
 HANSA_PLUGIN(org_hansa_planted_trainers, "0.1.0") {
   using namespace planted;
   plugin.vendor("Hansa's tests").license("Apache-2.0");
-  plugin.add<Descent>("right_descent", "Gradient descent.");
-  plugin.add<WithChannel>("right_channel", "Gradient descent with a channel.");
-  plugin.add<MovesFrozen>("moves_frozen", "Moves what is at rest.");
-  plugin.add<DoesNotListen>("does_not_listen", "Does not end when the host asks it to.");
-  plugin.add<WallClock>("wall_clock", "Its steps depend on the time of day.");
-  plugin.add<GlobalNoise>("global_noise", "Adds noise of the global generator.");
-  plugin.add<Climbs>("climbs", "Moves along the gradient instead of against it.");
-  plugin.add<SumsItsLoss>("sums_its_loss", "Its \"loss\" is a sum.");
-  plugin.add<LeavesDropoutOn>("leaves_dropout_on", "Switches dropout on and not off.");
-  plugin.add<HidesAState>("hides_a_state", "Its rate falls from round to round, and it says it has no state.");
-  plugin.add<Boasts>("boasts", "Plans twice the steps that it makes.");
-  plugin.add<TakesTheAdapterOut>("takes_the_adapter_out", "Leaves the model without injections.");
-  plugin.add<WrongShape>("wrong_channel_shape", "Sends two numbers where its channel has one.");
-  plugin.add<KeepsADownload>("keeps_a_download", "Holds what it received beyond the call.");
+  add<Descent>(plugin, "right_descent", "Gradient descent.");
+  add<WithChannel>(plugin, "right_channel", "Gradient descent with a channel.");
+  add<MovesFrozen>(plugin, "moves_frozen", "Moves what is at rest.");
+  add<DoesNotListen>(plugin, "does_not_listen", "Does not end when the host asks it to.");
+  add<WallClock>(plugin, "wall_clock", "Its steps depend on the time of day.");
+  add<GlobalNoise>(plugin, "global_noise", "Adds noise of the global generator.");
+  add<Climbs>(plugin, "climbs", "Moves along the gradient instead of against it.");
+  add<SumsItsLoss>(plugin, "sums_its_loss", "Its \"loss\" is a sum.");
+  add<LeavesDropoutOn>(plugin, "leaves_dropout_on", "Switches dropout on and not off.");
+  add<HidesAState>(plugin, "hides_a_state", "Its rate falls from round to round, and it says it has no state.");
+  add<Boasts>(plugin, "boasts", "Plans twice the steps that it makes.");
+  add<TakesTheAdapterOut>(plugin, "takes_the_adapter_out", "Leaves the model without injections.");
+  add<WrongShape>(plugin, "wrong_channel_shape", "Sends two numbers where its channel has one.");
+  add<KeepsADownload>(plugin, "keeps_a_download", "Holds what it received beyond the call.");
 }
