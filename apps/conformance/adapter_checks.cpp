@@ -18,6 +18,12 @@ namespace {
 
 constexpr double kClose = 1e-4;  // of logits, computed another way
 
+// A model that has what this adapter looks for.
+Bench::Fits fits_of(const Subject& subject) {
+  return [&subject](std::span<const Module> modules) { subject.make<Adapter>()->layout(modules, 0); };
+}
+Bench bench_for(const Subject& subject) { return Bench(subject, fits_of(subject)); }
+
 // An adapter in a model.
 class Fitted {
  public:
@@ -145,7 +151,7 @@ class AdapterDriver final : public Driver {
 std::string shape_of(const at::Tensor& tensor) { return shapes_text({tensor.sizes().vec()}); }
 
 void layout_is_pure(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted fitted(subject, bench);
   const auto fresh = subject.make<Adapter>();
   const auto alone = fresh->layout(bench.modules, 0);  // as on the coordinator: no model, nothing created
@@ -165,7 +171,7 @@ void nothing_to_train(const Subject& subject) {
 }
 
 void parameters_fit(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted fitted(subject, bench);
   for (Index i = 0; i < fitted.layout().tensors.size(); ++i) {
     const auto& spec = fitted.layout().tensors[i];
@@ -185,7 +191,7 @@ void parameters_fit(const Subject& subject) {
 }
 
 void same_seed(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted first(subject, bench), second(subject, bench);
   auto found = difference(first.values(), second.values());
   hold(found.empty(), "two instances, created with the same seed: " + found);
@@ -196,7 +202,7 @@ void same_seed(const Subject& subject) {
 }
 
 void begins_as_base(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   const auto base = bench.base_answers();
   Fitted fitted(subject, bench);
   const double off = relative_error(bench.answers(), base);
@@ -206,7 +212,7 @@ void begins_as_base(const Subject& subject) {
 }
 
 void loss_falls(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted fitted(subject, bench);
   const double before = fitted.loss(), after = fitted.learn(8);
   hold(after < before * (1 - 1e-4),
@@ -214,7 +220,7 @@ void loss_falls(const Subject& subject) {
 }
 
 void base_stays(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   const auto weights = [&] {
     NamedTensors all;
     for (const auto& module : bench.modules) {
@@ -249,7 +255,7 @@ void base_stays(const Subject& subject) {
 }
 
 void unknown_channel(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted fitted(subject, bench);
   const auto said = sentence_of([&] {
     fitted.adapter().receive(bench.model, {"no such channel", 1, true, {{"x", at::zeros({2})}}});
@@ -259,7 +265,7 @@ void unknown_channel(const Subject& subject) {
 
 // The coordinator knows the parameters only: with the same seed and these values a node has the same model.
 void parameters_say_it_all(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted trained(subject, bench);
   trained.learn(4);
   const auto want = bench.answers();
@@ -279,7 +285,7 @@ void parameters_say_it_all(const Subject& subject) {
 
 void honours_rank(const Subject& subject) {
   if (!subject.declares(HANSA_TRAIT_RANK_AWARE)) throw NotConcerned("it does not declare RankAware");
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   const auto own = subject.make<Adapter>()->layout(bench.modules, 0);
   for (const double rank : {1.0, 2.0, 3.0}) {
     Fitted fitted(subject, bench, rank);
@@ -304,7 +310,7 @@ void honours_rank(const Subject& subject) {
 }
 
 void export_and_import(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   Fitted trained(subject, bench);
   trained.learn(4);
   const auto want = bench.answers();
@@ -342,7 +348,7 @@ void export_and_import(const Subject& subject) {
 }
 
 void foreign_folders(const Subject& subject) {
-  Bench bench(subject);
+  Bench bench = bench_for(subject);
   const auto adapter = subject.make<Adapter>();
   const auto empty = subject.scratch / "empty", odd = subject.scratch / "odd";
   std::filesystem::create_directories(empty);
@@ -364,7 +370,7 @@ void foreign_folders(const Subject& subject) {
 }  // namespace
 
 Drive drive_adapter(const Subject& subject) {
-  auto bench = std::make_shared<Bench>(subject);
+  auto bench = std::make_shared<Bench>(subject, fits_of(subject));
   return {[&subject, bench](const Value& params, std::uint64_t run_seed) {
             return std::make_unique<AdapterDriver>(subject, bench, params, run_seed);
           },

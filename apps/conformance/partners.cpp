@@ -186,26 +186,31 @@ void WatchedModel::check_base(const std::string& whose) {
 
 namespace {
 
-Instance<Model> model_partner(const Subject& subject, std::filesystem::path& checkpoint) {
-  std::string why = "none is loaded that reads the checkpoint";
+Instance<Model> model_partner(const Subject& subject, const Bench::Fits& fits, std::filesystem::path& checkpoint) {
+  std::string why = "none is loaded that reads the checkpoint", unfit;
   for (const auto* component : candidates(subject, "model")) {
     try {
       auto model = make_partner<Model>(subject, *component);
       checkpoint = checkpoint_for(subject, *model);
       model->open(checkpoint, at::kCPU, DType::f32);
-      return model;
+      const auto modules = model->modules(checkpoint);
+      const auto said = fits ? sentence_of([&] { fits(modules); }) : std::string();
+      if (said.empty()) return model;
+      if (unfit.empty()) unfit = fmt::format("with model {}: {}", component->id, said);
     } catch (const NotConcerned&) {  // not this one
     } catch (const std::exception&) {
       why = fmt::format("{} fails: {}", component->id, plain_message());
     }
   }
+  if (!unfit.empty())
+    throw Broken(unfit + ". If it is meant for other models, give one: --with model=NAME, --checkpoint FOLDER");
   no_partner("model", why);
 }
 
 }  // namespace
 
-Bench::Bench(const Subject& subject)
-    : real(model_partner(subject, checkpoint)), modules(real->modules(checkpoint)), model(*real) {}
+Bench::Bench(const Subject& subject, const Fits& fits)
+    : real(model_partner(subject, fits, checkpoint)), modules(real->modules(checkpoint)), model(*real) {}
 
 at::Tensor Bench::answers() { return real->logits(made_up_batch(2, 7, real->vocabulary(), 77), nullptr); }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -81,9 +82,11 @@ class WatchedModel final : public Stateless<Model> {
   mutable std::vector<Loan> loans_;
 };
 
-// An open model of the registry and all that is known about it.
+// An open model of the registry and all that is known about it: the first for whose modules `fits` throws nothing. Throws
+// Broken with what it says when it throws for all of them.
 struct Bench {
-  explicit Bench(const Subject&);
+  using Fits = std::function<void(std::span<const Module>)>;
+  explicit Bench(const Subject&, const Fits& fits = {});
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
