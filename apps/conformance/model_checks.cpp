@@ -247,6 +247,25 @@ void cache_changes_nothing(const Subject& subject) {
                    off));
 }
 
+void half_precision(const Subject& subject) {
+  const Opened wide(subject);
+  const auto narrow = subject.make<Model>();
+  const auto said = sentence_of([&] { narrow->open(wide.checkpoint, at::kCPU, DType::bf16); });
+  if (!said.empty()) throw NotConcerned("it does not compute in bf16: " + said);
+  for (const auto& module : wide.modules) {
+    const auto want = wide.model->base(module.name), got = narrow->base(module.name);
+    hold(same_bits(got.first, want.first) && (!want.second.defined() || same_bits(got.second, want.second)),
+         fmt::format("opened in bf16, base('{}') is not the checkpoint's in full precision", module.name));
+  }
+  const auto batch = wide.batch(2, 8, 2);
+  const auto logits = narrow->logits(batch, nullptr);
+  hold(logits.scalar_type() == at::kFloat, "opened in bf16, its logits are not fp32");
+  const double off = relative_error(logits, wide.logits(batch));
+  hold(off < 0.1, fmt::format("in bf16 the logits are others than in fp32, by {:.1e} of the largest", off));
+  const auto loss = narrow->loss(batch);
+  hold(loss.scalar_type() == at::kFloat, "opened in bf16, its loss is not fp32");
+}
+
 void missing_weights(const Subject& subject) {
   const Opened opened(subject);
   const auto folder = subject.scratch / "incomplete";
@@ -286,6 +305,7 @@ std::vector<Check> model_checks() {
       {"segments", "Documents packed into a row do not see each other.", segments_are_apart},
       {"positions", "Undefined positions are 0, 1, 2 and so on.", positions_default},
       {"causal", "A token does not see those after it.", the_future_is_hidden},
+      {"bf16", "In bf16 it computes nearly the same, and base() keeps full precision.", half_precision},
       {"cache", "A cache changes nothing about what is computed.", cache_changes_nothing},
   };
   for (auto& check : injection_checks()) checks.push_back(std::move(check));

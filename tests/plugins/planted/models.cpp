@@ -137,6 +137,18 @@ struct TakesAnything final : Attends {
     }
   }
 };
+struct RoundsItsBase final : Attends {
+  RoundsItsBase() : Attends("rounds_its_base") {}
+  void open(const std::filesystem::path& checkpoint, at::Device device, DType compute) override {
+    Attends::open(checkpoint, device, compute);
+    rounds_ = compute == DType::bf16;
+  }
+  std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override {
+    auto [weight, bias] = Attends::base(module);
+    return {rounds_ ? weight.to(at::kBFloat16).to(at::kFloat) : weight, bias};
+  }
+  bool rounds_ = false;
+};
 struct HidesABias final : Attends {
   HidesABias() : Attends("hides_a_bias") {}
   std::vector<Module> modules(const std::filesystem::path& checkpoint) const override {
@@ -164,5 +176,6 @@ HANSA_PLUGIN(org_hansa_planted_models, "0.1.0") {
   plugin.add<WrongSlope>("wrong_slope", "Its gradient is half as long again as its loss is steep.");
   plugin.add<IgnoresTheDropoutSeed>("ignores_the_dropout_seed", "One mask for all seeds.");
   plugin.add<TakesAnything>("takes_anything", "Leaves out injections that do not fit and says nothing.");
+  plugin.add<RoundsItsBase>("rounds_its_base", "In bf16, base() is in bf16 too.");
   plugin.add<HidesABias>("hides_a_bias", "A module has a bias and says that it has none.");
 }
