@@ -97,8 +97,8 @@ void parameters(const Subject& subject) {
       } catch (const NotConcerned&) {
         throw;
       } catch (const std::exception&) {
-        throw Broken(
-            fmt::format("{} lies in the declared range and passes its check, but then it fails: {}", what, plain_message()));
+        throw Broken(fmt::format("{} lies in the declared range and passes its check, but then it fails: {}", what,
+                                 plain_message()));
       }
     }
   }

@@ -55,6 +55,22 @@ void scan_for(StrategyRegistry& registry, const std::vector<fs::path>& files,
   registry.scan(search_paths(plugin_path, {}));
 }
 
+// Folders stand for the plugins in them, by name.
+std::vector<fs::path> plugin_files(const std::vector<fs::path>& given) {
+  std::vector<fs::path> files;
+  for (const auto& path : given) {
+    if (!fs::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    const auto first = static_cast<std::ptrdiff_t>(files.size());
+    for (const auto& entry : fs::directory_iterator(path))
+      if (entry.path().extension() == ".so") files.push_back(entry.path());
+    std::sort(files.begin() + first, files.end());
+  }
+  return files;
+}
+
 struct Counts {
   std::size_t held = 0, broken = 0, not_concerned = 0;
   void add(const Row& row) {
@@ -98,7 +114,9 @@ ConformanceCommand::ConformanceCommand(CLI::App& plugins, CLI::App& program)
     : command_(plugins.add_subcommand("check", "Does a plugin keep what its kind and traits promise?")),
       child_command_(program.add_subcommand("check-component", "Part of `plugins check`: one component")->group("")) {
   for (auto* command : {command_, child_command_}) {
-    command->add_option("file", options_.files, "Plugin files (.so)")->required()->check(CLI::ExistingFile);
+    command->add_option("file", options_.files, "Plugin files, or folders of them")
+        ->required()
+        ->check(CLI::ExistingPath);
     command->add_option("--component", options_.component,
                         "Only this one of the file's components: median, aggregator/median");
     command
@@ -157,14 +175,34 @@ std::vector<std::string> ConformanceCommand::child_arguments(const fs::path& fil
   return arguments;
 }
 
+std::vector<Row> ConformanceCommand::rows_of(const StrategyRegistry& registry, const HansaComponent& component,
+                                             const fs::path& file, std::ostream& err) const {
+  const auto read = config::read_component(registry, kind_of(component), component.id, options_.set);
+  if (config::has_errors(read.diagnostics))
+    return {{"constructs", "It can be made with these parameters.", Verdict::Broken,
+             "give what is missing with --set:\n" + config::render(read.diagnostics)}};
+  const ScratchFolder scratch;
+  fs::create_directory(scratch.path() / "work");
+  auto arguments = child_arguments(file, full_name(component));
+  arguments.insert(arguments.end(), {"--scratch", (scratch.path() / "work").string()});
+  const bool shows = !options_.json && isatty(STDERR_FILENO);
+  const auto progress = [&](const std::string& check) {
+    if (shows) err << fmt::format("\r\x1b[K{}: {}", registry.label_of(component), check) << std::flush;
+  };
+  auto rows = conformance::watch_checks(
+      {std::move(arguments), scratch.path(), std::chrono::duration<double>(options_.limit), progress});
+  if (shows) err << "\r\x1b[K";
+  return rows;
+}
+
 int ConformanceCommand::check(std::ostream& out, std::ostream& err) const {
+  const auto files = plugin_files(options_.files);
   StrategyRegistry registry;
-  scan_for(registry, options_.files, options_.plugin_path);
+  scan_for(registry, files, options_.plugin_path);
   Counts counts;
-  bool refused = false;
   std::size_t looked_at = 0;
-  auto all = nlohmann::ordered_json::array(), refusals = nlohmann::ordered_json::array();
-  for (const auto& given : options_.files) {
+  auto components = nlohmann::ordered_json::array(), refusals = nlohmann::ordered_json::array();
+  for (const auto& given : files) {
     const auto path = fs::weakly_canonical(given);  // as the registry has it
     const auto file = std::find_if(registry.files().begin(), registry.files().end(),
                                    [&](const auto& row) { return row.path == path; });
@@ -172,57 +210,38 @@ int ConformanceCommand::check(std::ostream& out, std::ostream& err) const {
       const auto why = file == registry.files().end() ? std::string("was not looked at") : file->why;
       err << fmt::format("error: {} {}\n", given.string(), why);
       refusals.push_back({{"file", given.string()}, {"why", why}});
-      refused = true;
       continue;
     }
     for (std::uint32_t i = 0; i < file->plugin->component_count; ++i) {
       const auto& component = *file->plugin->components[i];
-      if (!options_.component.empty() && options_.component != component.id &&
-          options_.component != full_name(component))
-        continue;
+      const auto& wanted = options_.component;
+      if (!wanted.empty() && wanted != component.id && wanted != full_name(component)) continue;
       ++looked_at;
-      const auto label = registry.label_of(component);
-      const auto read = config::read_component(registry, kind_of(component), component.id, options_.set);
-      std::vector<Row> rows;
-      if (config::has_errors(read.diagnostics)) {
-        rows.push_back({"constructs", "It can be made with these parameters.", Verdict::Broken,
-                        "give what is missing with --set:\n" + config::render(read.diagnostics)});
-      } else {
-        const ScratchFolder scratch;
-        fs::create_directory(scratch.path() / "work");
-        auto arguments = child_arguments(path, full_name(component));
-        arguments.insert(arguments.end(), {"--scratch", (scratch.path() / "work").string()});
-        const bool shows = !options_.json && isatty(STDERR_FILENO);
-        rows = conformance::watch_checks({std::move(arguments), scratch.path(),
-                                          std::chrono::duration<double>(options_.limit), [&](const std::string& name) {
-                                            if (shows) err << fmt::format("\r\x1b[K{}: {}", label, name) << std::flush;
-                                          }});
-        if (shows) err << "\r\x1b[K";
-      }
+      const auto rows = rows_of(registry, component, path, err);
       for (const auto& row : rows) counts.add(row);
       if (options_.json)
-        all.push_back(to_json(label, component, given, rows));
+        components.push_back(to_json(registry.label_of(component), component, given, rows));
       else
-        print(out, label, given, rows);
+        print(out, registry.label_of(component), given, rows);
     }
   }
-  if (looked_at == 0 && !refused) {
-    err << fmt::format(
-        "error: no component is named '{}' in these files; `hansa plugins list --plugin-path FILE` shows them\n",
-        options_.component);
+  if (looked_at == 0 && refusals.empty()) {
+    err << fmt::format("error: {}; `hansa plugins list --plugin-path FILE` shows what is in one\n",
+                       files.empty() ? "there is no plugin (.so) here"
+                                     : fmt::format("no component is named '{}' in these files", options_.component));
     return 2;
   }
   if (options_.json)
-    out << nlohmann::ordered_json{{"components", all},
+    out << nlohmann::ordered_json{{"components", components},
                                   {"refused", refusals},
                                   {"held", counts.held},
                                   {"broken", counts.broken},
                                   {"not_concerned", counts.not_concerned}}
                .dump(2)
         << '\n';
-  else
+  else if (looked_at > 0)
     out << fmt::format("{} hold, {} broken, {} not concerned\n", counts.held, counts.broken, counts.not_concerned);
-  return refused || counts.broken ? 1 : 0;
+  return counts.broken || !refusals.empty() ? 1 : 0;
 }
 
 int ConformanceCommand::child() const {

@@ -1,11 +1,12 @@
-// `hansa plugins check FILE…`: does a plugin keep what its kind and its traits promise? Each component is looked at in a child
+// `hansa plugins check FILE…` (or folders): does a plugin keep what its kind and its traits promise? Each component is looked at in a child
 // process. Main thread.
 #pragma once
 #include <filesystem>
 #include <iosfwd>
-#include <map>
 #include <string>
 #include <vector>
+
+#include "conformance/session.hpp"
 
 namespace CLI {
 class App;
@@ -23,6 +24,8 @@ class ConformanceCommand {
 
  private:
   int check(std::ostream& out, std::ostream& err) const;
+  std::vector<conformance::Row> rows_of(const StrategyRegistry&, const HansaComponent&,
+                                        const std::filesystem::path& file, std::ostream& err) const;
   int child() const;
   std::vector<std::string> child_arguments(const std::filesystem::path& file, const std::string& component) const;
 

@@ -9,8 +9,8 @@
 #include <CLI/CLI.hpp>
 
 #include "check_command.hpp"
-#include "conformance_command.hpp"
 #include "config/json_schema.hpp"
+#include "conformance_command.hpp"
 #include "coordinator_command.hpp"
 #include "model_commands.hpp"
 #include "node_command.hpp"
