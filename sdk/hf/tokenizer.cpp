@@ -77,7 +77,8 @@ class HfTokenizer::Pool {
   std::vector<std::unique_ptr<Space>> free_;
 };
 
-HfTokenizer::HfTokenizer(const std::filesystem::path& directory) : pool_(std::make_unique<Pool>()) {
+HfTokenizer::HfTokenizer(const std::filesystem::path& directory)
+    : directory_(directory), pool_(std::make_unique<Pool>()) {
   const auto path = directory / kFile;
   if (!has_tokenizer(directory)) {
     throw Error(fmt::format(
@@ -285,6 +286,29 @@ std::string HfTokenizer::decode(const std::vector<std::int64_t>& ids) const {
     if (const auto token = token_of_id_.find(key); token != token_of_id_.end()) tokens.push_back(token->second);
   }
   return decoder_->run(std::move(tokens));
+}
+
+std::string HfTokenizer::digest() const { return tokenizer_digest(directory_); }
+std::string HfTokenizer::written(std::int64_t id) const {
+  const auto at = token_of_id_.find(static_cast<TokenId>(id));
+  return id < 0 || id >= size_ || at == token_of_id_.end() ? std::string() : at->second;
+}
+std::optional<std::string> HfTokenizer::chat_template() const { return chat_template_of(directory_); }
+
+std::optional<std::string> chat_template_of(const std::filesystem::path& directory) {
+  constexpr const char* kOwnFile = "chat_template.jinja";
+  if (std::filesystem::exists(directory / kOwnFile)) return read_file(directory / kOwnFile);
+  const auto beside = json_if_exists(directory / kConfigFile);
+  if (!beside.is_object() || is_absent(beside, "chat_template")) return std::nullopt;
+  const auto& held = beside.at("chat_template");
+  if (held.is_string()) return held.get<std::string>();
+  if (held.is_array())
+    for (const auto& one : held)
+      if (one.is_object() && one.value("name", "") == "default" && one.contains("template") &&
+          one.at("template").is_string())
+        return one.at("template").get<std::string>();
+  throw Error(fmt::format("{}: chat_template is neither a text nor a list with one named \"default\"",
+                          (directory / kConfigFile).string()));
 }
 
 bool has_tokenizer(const std::filesystem::path& directory) { return std::filesystem::exists(directory / kFile); }

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include <hansa/tokenizer.hpp>
+#include <hansa/tokenizer_origin.hpp>
 
 #include "hf/added_tokens.hpp"
 #include "hf/byte_pairs.hpp"
@@ -20,7 +21,7 @@
 
 namespace hansa::hf {
 
-class HfTokenizer : public Tokenizer {
+class HfTokenizer : public Tokenizer, public TokenizerOrigin {
  public:
   explicit HfTokenizer(const std::filesystem::path& directory);
   ~HfTokenizer() override;
@@ -32,6 +33,9 @@ class HfTokenizer : public Tokenizer {
   std::optional<std::int64_t> begin_of_text() const override { return begin_of_text_; }
   std::optional<std::int64_t> end_of_text() const override { return end_of_text_; }
   std::optional<std::int64_t> find(std::string_view token) const;  // added tokens first
+  std::string digest() const override;                             // reads the files again
+  std::string written(std::int64_t id) const override;
+  std::optional<std::string> chat_template() const override;  // reads the files; throws on what is none
 
  private:
   class Words;   // pieces seen before and their ids
@@ -44,6 +48,7 @@ class HfTokenizer : public Tokenizer {
   void encode_plain(std::string_view text, Space& space, std::vector<TokenId>& ids) const;
   void encode_pieces(std::string_view text, Space& space, std::vector<TokenId>& ids) const;
 
+  std::filesystem::path directory_;
   std::unique_ptr<Normalizer> normalizer_;
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   std::unique_ptr<BytePairs> model_;
@@ -62,5 +67,7 @@ class HfTokenizer : public Tokenizer {
 bool has_tokenizer(const std::filesystem::path& directory);
 // SHA-256, in hexadecimal, over the names and digests of the files that the tokenizer's behaviour comes from.
 std::string tokenizer_digest(const std::filesystem::path& directory);
+// chat_template.jinja, or what tokenizer_config.json has under chat_template; of several named ones the one named "default".
+std::optional<std::string> chat_template_of(const std::filesystem::path& directory);
 
 }  // namespace hansa::hf
