@@ -121,7 +121,7 @@ void merged_computes_the_same(const Subject& subject) {
   for (const auto& [name, tensor] : opened.model->merged()) tensors.emplace_back(name, tensor.detach().contiguous());
   hf::save_tensors(folder / "model.safetensors", tensors);
   const auto again = subject.make<Model>();
-  again->open(folder, at::kCPU, DType::f32);
+  again->open(folder, {});
   const double off = relative_error(again->logits(batch, nullptr), want);
   hold(
       off < 1e-4,

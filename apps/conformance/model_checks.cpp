@@ -114,7 +114,7 @@ void modules_agree(const Subject& subject) {
 void seeded(const Subject& subject) {
   const auto weights = [&](std::uint64_t seed) {
     const Opened opened(subject);
-    opened.model->initialise(opened.checkpoint, at::kCPU, DType::f32, seed);
+    opened.model->initialise(opened.checkpoint, {}, seed);
     return opened.model->merged();
   };
   const auto first = weights(3);
@@ -250,7 +250,7 @@ void cache_changes_nothing(const Subject& subject) {
 void half_precision(const Subject& subject) {
   const Opened wide(subject);
   const auto narrow = subject.make<Model>();
-  const auto said = sentence_of([&] { narrow->open(wide.checkpoint, at::kCPU, DType::bf16); });
+  const auto said = sentence_of([&] { narrow->open(wide.checkpoint, {.compute = DType::bf16}); });
   if (!said.empty()) throw NotConcerned("it does not compute in bf16: " + said);
   for (const auto& module : wide.modules) {
     const auto want = wide.model->base(module.name), got = narrow->base(module.name);
@@ -279,7 +279,7 @@ void missing_weights(const Subject& subject) {
   tensors.pop_back();
   if (tensors.empty()) tensors.emplace_back("something.else", at::zeros({1}));
   hf::save_tensors(folder / "model.safetensors", tensors);
-  const auto said = sentence_of([&] { subject.make<Model>()->open(folder, at::kCPU, DType::f32); });
+  const auto said = sentence_of([&] { subject.make<Model>()->open(folder, {}); });
   hold(!said.empty(), fmt::format("it opens a checkpoint in which '{}' is missing", gone));
   hold(said.find(gone) != std::string::npos,
        fmt::format("it refuses a checkpoint in which '{}' is missing without naming it: {}", gone, said));

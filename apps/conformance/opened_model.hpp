@@ -15,7 +15,7 @@ struct Opened {
   explicit Opened(const Subject& subject) : Opened(subject, subject.make<Model>()) {}
   Opened(const Subject& subject, Instance<Model> made)
       : model(std::move(made)), checkpoint(checkpoint_for(subject, *model)) {
-    model->open(checkpoint, at::kCPU, DType::f32);
+    model->open(checkpoint, {});
     modules = model->modules(checkpoint);
   }
   Batch batch(std::int64_t rows, std::int64_t length, std::uint64_t seed) const {

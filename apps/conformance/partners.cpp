@@ -81,7 +81,7 @@ void write_tokenizer(const std::filesystem::path& folder) {
 // Biases and norms too get values of their own: zeros and ones hide mistakes.
 void write_weights(Model& model, const std::filesystem::path& folder) {
   const at::NoGradGuard no_grad;
-  model.initialise(folder, at::kCPU, DType::f32, 7);
+  model.initialise(folder, {}, 7);
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   std::uint64_t seed = 11;
   for (const auto& [name, tensor] : model.merged()) {
@@ -192,7 +192,7 @@ Instance<Model> model_partner(const Subject& subject, const Bench::Fits& fits, s
     try {
       auto model = make_partner<Model>(subject, *component);
       checkpoint = checkpoint_for(subject, *model);
-      model->open(checkpoint, at::kCPU, DType::f32);
+      model->open(checkpoint, {});
       const auto modules = model->modules(checkpoint);
       const auto said = fits ? sentence_of([&] { fits(modules); }) : std::string();
       if (said.empty()) return model;

@@ -41,12 +41,11 @@ class WatchedModel final : public Stateless<Model> {
   std::vector<Module> modules(const std::filesystem::path& checkpoint) const override {
     return real_.modules(checkpoint);
   }
-  void open(const std::filesystem::path& checkpoint, at::Device device, DType compute) override {
-    real_.open(checkpoint, device, compute);
+  void open(const std::filesystem::path& checkpoint, const Opening& opening) override {
+    real_.open(checkpoint, opening);
   }
-  void initialise(const std::filesystem::path& checkpoint, at::Device device, DType compute,
-                  std::uint64_t seed) override {
-    real_.initialise(checkpoint, device, compute, seed);
+  void initialise(const std::filesystem::path& checkpoint, const Opening& opening, std::uint64_t seed) override {
+    real_.initialise(checkpoint, opening, seed);
   }
   std::int64_t vocabulary() const override { return real_.vocabulary(); }
   std::int64_t max_length() const override { return real_.max_length(); }
@@ -59,12 +58,24 @@ class WatchedModel final : public Stateless<Model> {
     ++passes;
     return real_.loss(batch);
   }
+  at::Tensor label_losses(const Batch& batch) override {
+    ++passes;
+    return real_.label_losses(batch);
+  }
   std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const override {
     return real_.cache(batch, most);
   }
   at::Tensor logits(const Batch& batch, Cache* cache) override {
     ++passes;
     return real_.logits(batch, cache);
+  }
+  at::Tensor counted_logits(const Batch& batch) override {
+    ++passes;
+    return real_.counted_logits(batch);
+  }
+  at::Tensor hidden(const Batch& batch) override {
+    ++passes;
+    return real_.hidden(batch);
   }
 
   std::uint64_t passes = 0;  // through the model

@@ -28,7 +28,7 @@ ModelSession open_model(const StrategyRegistry& registry, const HostServices& se
   }
   guard(session.model, {.doing = "open"}, [&](Model& model) {
     session.modules = model.modules(checkpoint);
-    model.open(checkpoint, at::kCPU, compute);
+    model.open(checkpoint, {.compute = compute});
   });
   if (hf::has_tokenizer(checkpoint)) session.tokenizer = std::make_unique<hf::HfTokenizer>(checkpoint);
   if (!adapter) return session;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <hansa/plugin.h>
+#include <hansa/opening.hpp>
 #include <hansa/types.hpp>
 #include <hansa/value.hpp>
 
@@ -47,7 +48,10 @@ struct RunSection {
 struct ModelSection {           // beside the model plugin's own parameters in [model]
   std::filesystem::path path;   // a Hugging Face directory
   std::string compute = "f32";  // f32 | bf16
-  bool initialise = false;      // random weights from config.json and the seed: training from scratch
+  BaseDtype base_dtype = BaseDtype::Compute;
+  Kernels kernels = Kernels::Fast;
+  bool recompute = false;   // activations again in the backward pass: slower, smaller
+  bool initialise = false;  // random weights from config.json and the seed: training from scratch
 };
 struct TrainSection {
   std::int64_t threads = 0;  // LibTorch threads of a node; 0 is resolved: 1 when several nodes share the machine

@@ -31,6 +31,14 @@ Sections make_sections() {
              must_exist())
       .param(&ModelSection::compute, "compute", "Number type of the forward and backward pass.",
              choices({"f32", "bf16"}))
+      .param(&ModelSection::base_dtype, "base_dtype",
+             "How frozen weights are held in memory: as they are computed with, or quantised to 4 or 8 bits.",
+             choices(base_dtype_names()))
+      .param(&ModelSection::kernels, "kernels",
+             "fast: hand-written passes where there are some; plain: LibTorch's operators one by one.",
+             choices(kernels_names()))
+      .param(&ModelSection::recompute, "recompute",
+             "Activations are computed again in the backward pass: less memory, about a third more time.")
       .param(&ModelSection::initialise, "initialise",
              "Random weights from config.json and the seed: training from scratch.");
   s.train.param(&TrainSection::threads, "threads",

@@ -26,7 +26,12 @@ Index index_of(const Layout& layout, std::string_view name) {
   throw Error(fmt::format("this adapter has no tensor '{}'", name));
 }
 
-DType compute_type(const config::RunSpec& spec) { return spec.model_host.compute == "bf16" ? DType::bf16 : DType::f32; }
+Opening opening_of(const config::ModelSection& model) {
+  return {.compute = model.compute == "bf16" ? DType::bf16 : DType::f32,
+          .base = model.base_dtype,
+          .kernels = model.kernels,
+          .recompute = model.recompute};
+}
 
 std::filesystem::path pending_of(const Silo& silo, const std::string& token) {
   return silo.state / fmt::format("pending-{:016x}", xxh3_64(token));
@@ -56,9 +61,9 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   guard(model_, {.doing = "open"}, [&](Model& model) {
     modules_ = model.modules(path);
     if (spec.model_host.initialise)
-      model.initialise(path, at::kCPU, compute_type(spec), derive_seed(seed, "model"));
+      model.initialise(path, opening_of(spec.model_host), derive_seed(seed, "model"));
     else
-      model.open(path, at::kCPU, compute_type(spec));
+      model.open(path, opening_of(spec.model_host));
   });
   guard(adapter_, {.doing = "create"}, [&](Adapter& adapter) {
     layout_ = adapter.layout(modules_, rank);

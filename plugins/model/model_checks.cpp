@@ -27,7 +27,7 @@ namespace {
 
 std::unique_ptr<Model> initialised(const Subject& subject, DType compute = DType::f32) {
   auto model = subject.make();
-  model->initialise(subject.directory, at::kCPU, compute, 5);
+  model->initialise(subject.directory, {.compute = compute}, 5);
   return model;
 }
 
@@ -152,7 +152,7 @@ void merged_checkpoint_computes_the_same(const Subject& subject) {
   TemporaryDirectory temporary;
   save(*model, subject.directory, temporary.path());
   auto reopened = subject.make();
-  reopened->open(temporary.path(), at::kCPU, DType::f32);
+  reopened->open(temporary.path(), {});
   CHECK(at::allclose(reopened->logits(batch, nullptr), adapted, 1e-4, 1e-5));
   model->inject({});
   CHECK(model->logits(batch, nullptr).equal(plain));
@@ -222,7 +222,7 @@ void wrong_files_are_refused(const Subject& subject) {
     change(changed);
     hf::save_tensors(directory / "model.safetensors", changed);
   };
-  auto open = [&] { subject.make()->open(directory, at::kCPU, DType::f32); };
+  auto open = [&] { subject.make()->open(directory, {}); };
   CHECK_NOTHROW(open());
   save_changed([](auto& all) { all.pop_back(); });
   CHECK_THROWS_WITH(open(), Contains("'" + tensors.back().first + "' is missing"));
@@ -230,7 +230,7 @@ void wrong_files_are_refused(const Subject& subject) {
   CHECK_THROWS_WITH(open(), Contains("'model.mystery.weight'"));
   save_changed([](auto& all) { all.front().second = all.front().second.narrow(0, 0, 3).contiguous(); });
   CHECK_THROWS_WITH(open(), Contains("vocab_size"));
-  CHECK_THROWS_WITH(subject.make()->open(directory, at::kCPU, DType::f16), Contains("f32 or bf16"));
+  CHECK_THROWS_WITH(subject.make()->open(directory, {.compute = DType::f16}), Contains("f32 or bf16"));
   std::filesystem::remove(directory / "model.safetensors");
   CHECK_THROWS_AS(open(), Error);
   CHECK_THROWS_WITH(subject.make()->vocabulary(), Contains("before a checkpoint was opened"));

@@ -29,7 +29,7 @@ class RealParts {
     model = create<Model>(registry, "llama", Value(), HostServices{});
     adapter = create<Adapter>(registry, adapter_name, params, HostServices{});
     const auto modules = model->modules(directory.path());
-    model->initialise(directory.path(), at::kCPU, DType::f32, 5);
+    model->initialise(directory.path(), {}, 5);
     layout = adapter->layout(modules, 0);
     adapter->create(*model, modules, 0, 6);
     model->inject(adapter->injections());

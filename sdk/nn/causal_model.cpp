@@ -4,8 +4,13 @@
 #include <set>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/core/Reduction.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_put.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/nll_loss.h>
+#include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
@@ -38,13 +43,16 @@ const DecoderPlan& CausalModel::plan() const {
 std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
 std::int64_t CausalModel::max_length() const { return plan().max_length; }
 
-void CausalModel::prepare(const std::filesystem::path& checkpoint, at::Device device, DType compute) {
-  if (!device.is_cpu())
-    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, device.str()));
-  if (compute != DType::f32 && compute != DType::bf16)
-    throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", model_type_, name_of(compute)));
+void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening& opening) {
+  if (!opening.device.is_cpu())
+    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, opening.device.str()));
+  if (opening.compute != DType::f32 && opening.compute != DType::bf16)
+    throw Error(
+        fmt::format("model {} computes in f32 or bf16; {} is not supported", model_type_, name_of(opening.compute)));
+  if (opening.base != BaseDtype::Compute)
+    throw Error(fmt::format("model {} cannot hold a quantised base", model_type_));
   decoder_ = read_config_(checkpoint);
-  compute_ = hf::scalar_type_of(compute);
+  compute_ = hf::scalar_type_of(opening.compute);
   places_ = std::make_unique<Places>(decoder_->plan().modules);
   decoder_->bind(*places_);
   checkpoint_.reset();
@@ -100,18 +108,17 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
                           checkpoint_->directory().string(), strange.size(), model_type_, strange.front()));
 }
 
-void CausalModel::open(const std::filesystem::path& checkpoint, at::Device device, DType compute) {
+void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& opening) {
   at::NoGradGuard no_grad;
-  prepare(checkpoint, device, compute);
+  prepare(checkpoint, opening);
   checkpoint_ = std::make_unique<hf::Checkpoint>(checkpoint);
   check_names(decoder_->plan());
-  for (auto& place : places_->all()) std::tie(place.weight, place.bias) = read(place, compute);
+  for (auto& place : places_->all()) std::tie(place.weight, place.bias) = read(place, opening.compute);
 }
 
-void CausalModel::initialise(const std::filesystem::path& checkpoint, at::Device device, DType compute,
-                             std::uint64_t seed) {
+void CausalModel::initialise(const std::filesystem::path& checkpoint, const Opening& opening, std::uint64_t seed) {
   at::NoGradGuard no_grad;
-  prepare(checkpoint, device, compute);
+  prepare(checkpoint, opening);
   auto generator = make_generator(seed);
   for (auto& place : places_->all()) {
     const auto& module = place.module;
@@ -179,6 +186,30 @@ at::Tensor CausalModel::loss(const Batch& batch) {
   const auto complete = checked(batch, nullptr);
   auto hidden = decoder_->forward({complete, compute_, dropout_, nullptr});
   return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_);
+}
+
+// Row by row: [counted, vocabulary] in fp32. The index says where each stands in the flattened labels.
+std::pair<at::Tensor, at::Tensor> CausalModel::counted(const Batch& batch) {
+  const auto complete = checked(batch, nullptr);
+  auto hidden = decoder_->forward({complete, compute_, dropout_, nullptr});
+  const auto index = complete.labels.reshape({-1}).ge(0).nonzero().squeeze(1);
+  const auto rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, index);
+  return {linear(places_->at(plan().head), rows, dropout_).to(at::kFloat), index};
+}
+
+at::Tensor CausalModel::counted_logits(const Batch& batch) { return counted(batch).first; }
+
+at::Tensor CausalModel::label_losses(const Batch& batch) {
+  const auto [logits, index] = counted(batch);
+  const auto labels = batch.labels.reshape({-1}).index_select(0, index);
+  const auto nats = at::nll_loss(at::log_softmax(logits, -1), labels, {}, at::Reduction::None);
+  return at::zeros({batch.labels.numel()}, at::kFloat).index_put({index}, nats).view(batch.labels.sizes());
+}
+
+at::Tensor CausalModel::hidden(const Batch& batch) {
+  at::NoGradGuard no_grad;
+  Dropout off;
+  return decoder_->forward({checked(batch, nullptr), compute_, off, nullptr}).to(at::kFloat);
 }
 
 std::unique_ptr<Cache> CausalModel::cache(std::int64_t batch, std::int64_t most) const {

@@ -27,6 +27,7 @@ struct DecoderPlan {            // what config.json says, in the terms of the sh
   Heads heads;
   std::string optional_prefix;      // "model.": files of the bare decoder lack it
   std::vector<std::string> unused;  // ends of tensor names that files may hold and nobody needs, reviewed per family
+  double logit_soft_cap = 0;        // logits become cap * tanh(logit / cap); 0: as they are
   std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1, biases 0
 };
 
@@ -53,8 +54,8 @@ class CausalModel : public Stateless<Model> {
 
   bool accepts(const std::filesystem::path& checkpoint) const override;
   std::vector<Module> modules(const std::filesystem::path& checkpoint) const override;
-  void open(const std::filesystem::path& checkpoint, at::Device, DType compute) override;
-  void initialise(const std::filesystem::path& checkpoint, at::Device, DType compute, std::uint64_t seed) override;
+  void open(const std::filesystem::path& checkpoint, const Opening&) override;
+  void initialise(const std::filesystem::path& checkpoint, const Opening&, std::uint64_t seed) override;
   std::int64_t vocabulary() const override;
   std::int64_t max_length() const override;
   std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override;
@@ -63,18 +64,22 @@ class CausalModel : public Stateless<Model> {
   void enable_dropout(std::uint64_t seed) override { dropout_.enable(seed); }
   void disable_dropout() override { dropout_.disable(); }
   at::Tensor loss(const Batch&) override;
+  at::Tensor label_losses(const Batch&) override;
   std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const override;
   at::Tensor logits(const Batch&, Cache*) override;
+  at::Tensor counted_logits(const Batch&) override;
+  at::Tensor hidden(const Batch&) override;
 
  private:
   using Weights = std::pair<at::Tensor, at::Tensor>;  // fp32, [out, in]; bias undefined where the module has none
-  void prepare(const std::filesystem::path& checkpoint, at::Device, DType compute);
+  void prepare(const std::filesystem::path& checkpoint, const Opening&);
   void check_names(const DecoderPlan&) const;
   std::string stored_name(const std::string& tensor) const;  // as the file spells it
   at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
   Weights read(const Place&, DType) const;
   const DecoderPlan& plan() const;  // throws before open
   Batch checked(const Batch&, const KeyValueCache*) const;
+  std::pair<at::Tensor, at::Tensor> counted(const Batch&);
 
   std::string model_type_;
   ReadConfig read_config_;

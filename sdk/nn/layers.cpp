@@ -22,7 +22,8 @@ namespace {
 // the cast's backward brings the gradient back to the master.
 std::pair<at::Tensor, at::Tensor> parameters(const Place& place, at::ScalarType compute) {
   if (const auto* replace = std::get_if<Replace>(&place.injected))
-    return {replace->weight.to(compute), replace->bias.defined() ? replace->bias.to(compute) : at::Tensor()};
+    return {replace->weight.defined() ? replace->weight.to(compute) : place.weight,
+            replace->bias.defined() ? replace->bias.to(compute) : place.bias};
   return {place.weight, place.bias};
 }
 

@@ -226,7 +226,7 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
   refused({"fd", LowRank{}}, "no module 'fd'");
   refused({"fc", LowRank{normal({2, 5}, 1), normal({4, 2}, 2), 1, 0}}, "A is 2 x 5, it must be 2 x 6");
   refused({"fc", LowRank{normal({2, 6}, 1), normal({4, 3}, 2), 1, 0}}, "B is 4 x 3, it must be 4 x 2");
-  refused({"fc", Replace{normal({4, 6}, 1), {}}}, "bias is missing");
+  refused({"fc", Replace{}}, "neither a weight nor a bias");
   auto refused_after_good = [&](Injection second, const std::string& words) {
     std::vector<Injection> both{good[0], std::move(second)};
     CHECK_THROWS_WITH(places.inject(both), Catch::Matchers::Contains(words));

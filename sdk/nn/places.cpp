@@ -57,10 +57,17 @@ void check(const Module& module, const LowRank& pair) {
   expect(module, "B", pair.B, {module.out, pair.A.size(0)});
 }
 void check(const Module& module, const Replace& replace) {
-  expect(module, "weight", replace.weight, weight_shape(module));
-  if (module.bias) expect(module, "bias", replace.bias, {module.out});
+  if (replace.weight.defined()) expect(module, "weight", replace.weight, weight_shape(module));
+  if (replace.bias.defined() && module.bias) expect(module, "bias", replace.bias, {module.out});
+  if (!replace.weight.defined() && !replace.bias.defined())
+    throw Error(fmt::format("injection into '{}': neither a weight nor a bias to replace", module.name));
   if (!module.bias && replace.bias.defined())
     throw Error(fmt::format("injection into '{}': the module has no bias to replace", module.name));
+}
+template <class Other>
+void check(const Module& module, const Other&) {
+  throw Error(
+      fmt::format("injection into '{}': this model takes low-rank pairs and replaced weights only", module.name));
 }
 
 // A second injection into a module.
@@ -92,8 +99,10 @@ void Places::inject(std::span<const Injection> injections) {
     auto& place = at(injection.module);
     if (const auto* pair = std::get_if<LowRank>(&injection.what); pair && place.injected.index() != 0)
       place.fixed.push_back(*pair);
+    else if (pair)
+      place.injected = *pair;
     else
-      std::visit([&](const auto& what) { place.injected = what; }, injection.what);
+      place.injected = std::get<Replace>(injection.what);
   }
 }
 
@@ -101,8 +110,10 @@ std::pair<at::Tensor, at::Tensor> Places::folded(const Place& place, const at::T
                                                  const at::Tensor& base_bias) {
   at::NoGradGuard no_grad;
   if (const auto* replace = std::get_if<Replace>(&place.injected)) {
-    auto bias = replace->bias.defined() ? replace->bias.detach().to(at::kFloat) : at::Tensor();
-    return {replace->weight.detach().to(at::kFloat), bias};
+    const auto chosen = [](const at::Tensor& own, const at::Tensor& base) {
+      return own.defined() ? own.detach().to(at::kFloat) : base;
+    };
+    return {chosen(replace->weight, base_weight), chosen(replace->bias, base_bias)};
   }
   if (const auto* pair = std::get_if<LowRank>(&place.injected)) {
     auto change = at::mm(pair->B.detach().to(at::kFloat), pair->A.detach().to(at::kFloat));

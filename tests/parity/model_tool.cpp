@@ -68,7 +68,7 @@ class Tool {
     if (!model_) throw Error("no model plugin accepts " + directory_.string());
   }
   void open() {
-    model_->open(directory_, at::kCPU, options_.get("--compute", "f32") == "bf16" ? DType::bf16 : DType::f32);
+    model_->open(directory_, {.compute = options_.get("--compute", "f32") == "bf16" ? DType::bf16 : DType::f32});
   }
   void inject() {
     if (!options_.has("--adapter")) return;
@@ -135,7 +135,7 @@ class Tool {
     save_model();
   }
   void initialise() {
-    model_->initialise(directory_, at::kCPU, DType::f32, 7);
+    model_->initialise(directory_, {}, 7);
     save_model();
   }
 

@@ -51,13 +51,13 @@ TEST_CASE("gpt2 reads files whose names lack the prefix, with the stored causal 
   TemporaryDirectory temporary;
   const auto subject = subject_in(temporary);
   auto model = subject.make();
-  model->initialise(subject.directory, at::kCPU, DType::f32, 1);
+  model->initialise(subject.directory, {}, 1);
   auto tensors = model->merged();
   for (auto& [name, tensor] : tensors) name = name.substr(std::string("transformer.").size());
   tensors.emplace_back("h.0.attn.bias", tensors.front().second.clone());
   hf::save_tensors(temporary.path() / "model.safetensors", tensors);
   auto reopened = subject.make();
-  reopened->open(temporary.path(), at::kCPU, DType::f32);
+  reopened->open(temporary.path(), {});
   auto batch = model_checks::one_segment_batch(2, 7, 41, 1);
   CHECK(reopened->logits(batch, nullptr).equal(model->logits(batch, nullptr)));
 }
@@ -66,7 +66,7 @@ TEST_CASE("dropout is on in training only, and a function of its seed") {
   TemporaryDirectory temporary;
   const auto subject = subject_in(temporary);
   auto model = subject.make();
-  model->initialise(subject.directory, at::kCPU, DType::f32, 1);
+  model->initialise(subject.directory, {}, 1);
   auto batch = model_checks::one_segment_batch(2, 7, 41, 1);
   auto loss = [&] { return model->loss(batch).item<double>(); };
   const double plain = loss();

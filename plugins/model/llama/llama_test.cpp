@@ -93,7 +93,7 @@ TEST_CASE("llama reads both spellings of the rotary keys") {
       new_directory, config(R"("rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, )" + scaling + "}"));
   auto logits = [](const model_checks::Subject& subject) {
     auto model = subject.make();
-    model->initialise(subject.directory, at::kCPU, DType::f32, 1);
+    model->initialise(subject.directory, {}, 1);
     return model->logits(model_checks::one_segment_batch(1, 40, 37, 1), nullptr);
   };
   CHECK(logits(older).equal(logits(newer)));

@@ -27,9 +27,9 @@ struct Length final : hansa::Cache {  // nothing to remember but how far it is
   std::int64_t length() const override { return at; }
 };
 
-void require_cpu_f32(at::Device device, hansa::DType compute) {
-  if (!device.is_cpu() || compute != hansa::DType::f32)
-    throw std::invalid_argument("my_plugin computes in f32 on the CPU only");
+void require_plain(const hansa::Opening& opening) {
+  if (!opening.device.is_cpu() || opening.compute != hansa::DType::f32 || opening.base != hansa::BaseDtype::Compute)
+    throw std::invalid_argument("my_plugin computes in f32 on the CPU only, with a base in f32");
 }
 
 }  // namespace
@@ -43,8 +43,8 @@ std::vector<hansa::Module> MyPlugin::modules(const std::filesystem::path& checkp
   return {{.name = kTable, .kind = hansa::Module::Kind::Embedding, .in = size, .out = size}};
 }
 
-void MyPlugin::open(const std::filesystem::path& checkpoint, at::Device device, hansa::DType compute) {
-  require_cpu_f32(device, compute);
+void MyPlugin::open(const std::filesystem::path& checkpoint, const hansa::Opening& opening) {
+  require_plain(opening);
   vocabulary_ = read_vocabulary(checkpoint);
   const hansa::hf::Checkpoint weights(checkpoint);
   table_ = hansa::hf::load_tensor(weights, "table.weight", hansa::DType::f32);
@@ -53,9 +53,8 @@ void MyPlugin::open(const std::filesystem::path& checkpoint, at::Device device, 
   injected_ = at::Tensor();
 }
 
-void MyPlugin::initialise(const std::filesystem::path& checkpoint, at::Device device, hansa::DType compute,
-                          std::uint64_t seed) {
-  require_cpu_f32(device, compute);
+void MyPlugin::initialise(const std::filesystem::path& checkpoint, const hansa::Opening& opening, std::uint64_t seed) {
+  require_plain(opening);
   vocabulary_ = read_vocabulary(checkpoint);
   table_ = at::empty({vocabulary_, vocabulary_}, at::kFloat);
   auto* to = table_.mutable_data_ptr<float>();
@@ -99,6 +98,21 @@ at::Tensor MyPlugin::rows(const at::Tensor& tokens) const {
 at::Tensor MyPlugin::loss(const hansa::Batch& batch) {
   constexpr std::int64_t kSum = 2;  // at::Reduction::Sum
   return at::nll_loss(at::log_softmax(rows(batch.tokens), 1), batch.labels.flatten(), {}, kSum, -100);
+}
+
+at::Tensor MyPlugin::label_losses(const hansa::Batch& batch) {
+  constexpr std::int64_t kNone = 0;  // at::Reduction::None
+  const auto nats = at::nll_loss(at::log_softmax(rows(batch.tokens), 1), batch.labels.flatten(), {}, kNone, -100);
+  return nats.view(batch.labels.sizes());
+}
+
+at::Tensor MyPlugin::counted_logits(const hansa::Batch& batch) {
+  const auto counted = batch.labels.flatten().ge(0).nonzero().squeeze(1);
+  return rows(batch.tokens).index_select(0, counted);
+}
+
+at::Tensor MyPlugin::hidden(const hansa::Batch& batch) {
+  return logits(batch, nullptr);  // nothing lies below its logits
 }
 
 std::unique_ptr<hansa::Cache> MyPlugin::cache(std::int64_t, std::int64_t) const { return std::make_unique<Length>(); }

@@ -10,9 +10,8 @@ class MyPlugin final : public hansa::Stateless<hansa::Model> {
  public:
   bool accepts(const std::filesystem::path& checkpoint) const override;
   std::vector<hansa::Module> modules(const std::filesystem::path& checkpoint) const override;
-  void open(const std::filesystem::path& checkpoint, at::Device, hansa::DType compute) override;
-  void initialise(const std::filesystem::path& checkpoint, at::Device, hansa::DType compute,
-                  std::uint64_t seed) override;
+  void open(const std::filesystem::path& checkpoint, const hansa::Opening&) override;
+  void initialise(const std::filesystem::path& checkpoint, const hansa::Opening&, std::uint64_t seed) override;
   std::int64_t vocabulary() const override { return vocabulary_; }
   std::int64_t max_length() const override { return 1 << 20; }
   std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override;
@@ -21,8 +20,11 @@ class MyPlugin final : public hansa::Stateless<hansa::Model> {
   void enable_dropout(std::uint64_t) override {}  // it has none
   void disable_dropout() override {}
   at::Tensor loss(const hansa::Batch&) override;
+  at::Tensor label_losses(const hansa::Batch&) override;
   std::unique_ptr<hansa::Cache> cache(std::int64_t batch, std::int64_t most) const override;
   at::Tensor logits(const hansa::Batch&, hansa::Cache*) override;
+  at::Tensor counted_logits(const hansa::Batch&) override;
+  at::Tensor hidden(const hansa::Batch&) override;
 
  private:
   at::Tensor rows(const at::Tensor& tokens) const;  // the logits after each token

@@ -46,7 +46,7 @@ void the_loss_is_as_by_hand_and_has_a_gradient() {
   const Checkpoint checkpoint;
   MyPlugin model;
   promise(model.accepts(checkpoint.path()) && !model.accepts("/nowhere"), "accepts another directory");
-  model.open(checkpoint.path(), at::kCPU, hansa::DType::f32);
+  model.open(checkpoint.path(), {});
   const double want = std::log(2 + std::exp(2.0)) - 2;
   promise(std::abs(model.loss(one_two()).item<double>() - want) < 1e-6, "another loss");
   auto weight = model.base("table").first.clone().requires_grad_(true);
@@ -61,12 +61,12 @@ void the_loss_is_as_by_hand_and_has_a_gradient() {
 void logits_go_on_from_a_cache() {
   const Checkpoint checkpoint;
   MyPlugin model;
-  model.initialise(checkpoint.path(), at::kCPU, hansa::DType::f32, 5);
+  model.initialise(checkpoint.path(), {}, 5);
   const auto cache = model.cache(1, 10);
   const auto logits = model.logits(one_two(), cache.get());
   promise(logits.sizes() == at::IntArrayRef({1, 2, 3}) && cache->length() == 2, "another shape or length");
   MyPlugin same;
-  same.initialise(checkpoint.path(), at::kCPU, hansa::DType::f32, 5);
+  same.initialise(checkpoint.path(), {}, 5);
   promise(at::equal(same.logits(one_two(), nullptr), logits), "the same seed gave another model");
 }
 

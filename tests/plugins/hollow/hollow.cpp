@@ -28,8 +28,8 @@ class HollowModel final : public Stateless<Model> {
   std::vector<Module> modules(const std::filesystem::path&) const override {
     return {{"body", Module::Kind::Linear, 1, 1}};
   }
-  void open(const std::filesystem::path&, at::Device, DType) override {}
-  void initialise(const std::filesystem::path&, at::Device, DType, std::uint64_t) override {}
+  void open(const std::filesystem::path&, const Opening&) override {}
+  void initialise(const std::filesystem::path&, const Opening&, std::uint64_t) override {}
   std::int64_t vocabulary() const override { return 1; }
   std::int64_t max_length() const override { return 1; }
   std::pair<at::Tensor, at::Tensor> base(std::string_view) const override { never(); }
@@ -38,8 +38,11 @@ class HollowModel final : public Stateless<Model> {
   void enable_dropout(std::uint64_t) override {}
   void disable_dropout() override {}
   at::Tensor loss(const Batch&) override { never(); }
+  at::Tensor label_losses(const Batch&) override { never(); }
   std::unique_ptr<Cache> cache(std::int64_t, std::int64_t) const override { never(); }
   at::Tensor logits(const Batch&, Cache*) override { never(); }
+  at::Tensor counted_logits(const Batch&) override { never(); }
+  at::Tensor hidden(const Batch&) override { never(); }
 };
 
 struct Size {

@@ -139,9 +139,9 @@ struct TakesAnything final : Attends {
 };
 struct RoundsItsBase final : Attends {
   RoundsItsBase() : Attends("rounds_its_base") {}
-  void open(const std::filesystem::path& checkpoint, at::Device device, DType compute) override {
-    Attends::open(checkpoint, device, compute);
-    rounds_ = compute == DType::bf16;
+  void open(const std::filesystem::path& checkpoint, const Opening& opening) override {
+    Attends::open(checkpoint, opening);
+    rounds_ = opening.compute == DType::bf16;
   }
   std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override {
     auto [weight, bias] = Attends::base(module);

@@ -11,8 +11,8 @@ class BareModel : public Stateless<Model> {
  public:
   bool accepts(const std::filesystem::path&) const override { none(); }
   std::vector<Module> modules(const std::filesystem::path&) const override { none(); }
-  void open(const std::filesystem::path&, at::Device, DType) override { none(); }
-  void initialise(const std::filesystem::path&, at::Device, DType, std::uint64_t) override { none(); }
+  void open(const std::filesystem::path&, const Opening&) override { none(); }
+  void initialise(const std::filesystem::path&, const Opening&, std::uint64_t) override { none(); }
   std::int64_t vocabulary() const override { none(); }
   std::int64_t max_length() const override { none(); }
   std::pair<at::Tensor, at::Tensor> base(std::string_view) const override { none(); }
@@ -21,8 +21,11 @@ class BareModel : public Stateless<Model> {
   void enable_dropout(std::uint64_t) override {}
   void disable_dropout() override {}
   at::Tensor loss(const Batch&) override { none(); }
+  at::Tensor label_losses(const Batch&) override { none(); }
   std::unique_ptr<Cache> cache(std::int64_t, std::int64_t) const override { none(); }
   at::Tensor logits(const Batch&, Cache*) override { none(); }
+  at::Tensor counted_logits(const Batch&) override { none(); }
+  at::Tensor hidden(const Batch&) override { none(); }
 
  private:
   [[noreturn]] static void none() { throw std::logic_error("this stand-in for a model does not do that"); }
