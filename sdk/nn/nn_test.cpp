@@ -68,21 +68,21 @@ at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::T
 }  // namespace
 
 TEST_CASE("grouped attention equals one query at a time, with and without packed documents") {
-  const Heads heads{.query = 6, .key_value = 2, .dim = 5};
+  const AttentionSpec spec{.heads = {.query = 6, .key_value = 2, .dim = 5}, .scale = 0.3};
   auto q = normal({2, 7, 6, 5}, 1), k = normal({2, 7, 2, 5}, 2), v = normal({2, 7, 2, 5}, 3);
   auto segments = at::zeros({2, 7}, at::kLong);
   segments[0].narrow(0, 3, 4).fill_(1);
   segments[1].narrow(0, 5, 2).fill_(-1);
   Dropout off;
   for (const auto& packed : {at::Tensor(), segments}) {
-    auto visible = causal_visibility(ids_of(at::zeros({2, 7}, at::kLong), packed), heads, nullptr, at::kFloat, off, 0);
-    auto out = attention(q, k, v, heads, visible, 0.3, 0, off, nullptr, 0);
+    auto visible = visibility(spec, Sees::Past, ids_of(at::zeros({2, 7}, at::kLong), packed), nullptr, at::kFloat, off);
+    auto out = attention(q, k, v, spec, visible, off, nullptr, 0);
     CHECK(at::allclose(out, naive_attention(q, k, v, packed, 0.3), 1e-5, 1e-5));
   }
 }
 
 TEST_CASE("long rows take another path with the same result") {
-  const Heads heads{.query = 4, .key_value = 2, .dim = 8};
+  AttentionSpec spec{.heads = {.query = 4, .key_value = 2, .dim = 8}, .scale = 0.3, .dropout = 0.5};
   const std::int64_t length = 1100;
   auto q = normal({1, length, 4, 8}, 1), k = normal({1, length, 2, 8}, 2), v = normal({1, length, 2, 8}, 3);
   auto segments = at::zeros({1, length}, at::kLong);
@@ -90,27 +90,27 @@ TEST_CASE("long rows take another path with the same result") {
   Dropout off;
   for (const auto& packed : {at::Tensor(), segments}) {
     auto batch = ids_of(at::zeros({1, length}, at::kLong), packed);
-    auto flash = causal_visibility(batch, heads, nullptr, at::kFloat, off, 0);
+    auto flash = visibility(spec, Sees::Past, batch, nullptr, at::kFloat, off);
     REQUIRE(flash.flash);
     Dropout on;
     on.enable(1);
-    auto plain = causal_visibility(batch, heads, nullptr, at::kFloat, on, 0.5);
+    auto plain = visibility(spec, Sees::Past, batch, nullptr, at::kFloat, on);
     REQUIRE_FALSE(plain.flash);
-    CHECK(at::allclose(attention(q, k, v, heads, flash, 0.3, 0, off, nullptr, 0),
-                       attention(q, k, v, heads, plain, 0.3, 0, off, nullptr, 0), 1e-4, 1e-5));
+    CHECK(at::allclose(attention(q, k, v, spec, flash, off, nullptr, 0),
+                       attention(q, k, v, spec, plain, off, nullptr, 0), 1e-4, 1e-5));
   }
 }
 
 TEST_CASE("attention that continues a cache equals attention over the whole row") {
-  const Heads heads{.query = 4, .key_value = 2, .dim = 6};
+  const AttentionSpec spec{.heads = {.query = 4, .key_value = 2, .dim = 6}, .scale = 0.5};
   auto q = normal({2, 9, 4, 6}, 1), k = normal({2, 9, 2, 6}, 2), v = normal({2, 9, 2, 6}, 3);
   Dropout off;
-  KeyValueCache cache(1, 2, heads, 12, at::kFloat);
+  KeyValueCache cache(1, 2, spec.heads, 12, at::kFloat);
   std::vector<at::Tensor> parts;
   for (auto [first, count] : {std::pair<std::int64_t, std::int64_t>{0, 5}, {5, 1}, {6, 3}}) {
-    auto visible = causal_visibility(ids_of(at::zeros({2, count}, at::kLong)), heads, &cache, at::kFloat, off, 0);
-    parts.push_back(attention(q.narrow(1, first, count), k.narrow(1, first, count), v.narrow(1, first, count), heads,
-                              visible, 0.5, 0, off, &cache, 0));
+    auto visible = visibility(spec, Sees::Past, ids_of(at::zeros({2, count}, at::kLong)), &cache, at::kFloat, off);
+    parts.push_back(attention(q.narrow(1, first, count), k.narrow(1, first, count), v.narrow(1, first, count), spec,
+                              visible, off, &cache, 0));
     cache.advance(count);
   }
   CHECK(at::allclose(at::cat(parts, 1), naive_attention(q, k, v, {}, 0.5), 1e-5, 1e-5));
@@ -221,7 +221,7 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
   auto refused = [&](Injection injection, const std::string& word) {
     std::vector<Injection> all{std::move(injection)};
     CHECK_THROWS_WITH(places.inject(all), Catch::Matchers::Contains(word));
-    CHECK(std::holds_alternative<LowRank>(places.at("fc").injected));
+    CHECK(places.at("fc").injected.low_rank);
   };
   refused({"fd", LowRank{}}, "no module 'fd'");
   refused({"fc", LowRank{normal({2, 5}, 1), normal({4, 2}, 2), 1, 0}}, "A is 2 x 5, it must be 2 x 6");
@@ -230,13 +230,13 @@ TEST_CASE("injections that do not fit are refused by name, and then nothing has 
   auto refused_after_good = [&](Injection second, const std::string& words) {
     std::vector<Injection> both{good[0], std::move(second)};
     CHECK_THROWS_WITH(places.inject(both), Catch::Matchers::Contains(words));
-    CHECK(places.at("fc").fixed.empty());
+    CHECK(places.at("fc").injected.fixed.empty());
   };
   const auto A = normal({2, 6}, 1), B = normal({4, 2}, 2);
   refused_after_good({"fc", LowRank{A, B.clone().requires_grad_(true)}}, "two injections into 'fc' train");
   refused_after_good({"fc", LowRank{A, B, 1, 0.1}}, "takes no dropout");
   refused_after_good({"fc", LowRank{A, normal({4, 3}, 2)}}, "B is 4 x 3");
-  refused_after_good({"fc", Replace{normal({4, 6}, 1), normal({4}, 2)}}, "only low-rank pairs may share a module");
+  refused_after_good({"fc", LowRank{.A = A, .B = B, .magnitude = normal({4}, 3)}}, "a fixed pair is a plain one");
 }
 
 TEST_CASE("fixed pairs beside a pair change the frozen weight, and gradients pass them by") {
@@ -262,7 +262,7 @@ TEST_CASE("fixed pairs beside a pair change the frozen weight, and gradients pas
   CHECK(at::allclose(B.grad(), plain_B.grad(), 1e-4, 1e-5));
   std::vector<Injection> alone{injections[0]};
   places.inject(alone);
-  CHECK(fc.fixed.empty());
+  CHECK(fc.injected.fixed.empty());
 }
 
 TEST_CASE("fixed pairs keep what a bf16 base would round away, in linear layers and in the head") {

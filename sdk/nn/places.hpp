@@ -2,21 +2,45 @@
 // with a Place; a model keeps one Places for all. Training thread only. Throws hansa::Error naming the module.
 #pragma once
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <hansa/model.hpp>
 
 namespace hansa::nn {
 
+// What stands in a place beside the base's own weights: at most one of each, and changes of the frozen weight. With a
+// module's weight and bias W and b, or those of `replace`, a linear place computes
+//   u = rescale (Input) ? by * x : x
+//   y = W u + b, plus low_rank, plus fixed; with a magnitude the rows of W and its pairs have that length
+//   y = rescale (Output) ? by * y : y
+//   y = y + bottleneck(y)
+// A path that knows the plain pair alone asks only_low_rank() and leaves all else to layers.hpp.
+struct Injected {
+  std::optional<LowRank> low_rank;  // the one that trains
+  std::vector<LowRank> fixed;       // only beside it: changes of the frozen weight, plain, computed in fp32
+  std::optional<Replace> replace;
+  std::optional<Rescale> rescale;
+  std::optional<Bottleneck> bottleneck;
+  std::optional<Prompt> prompt;  // for the transformer, not for layers.hpp
+  std::optional<Prefix> prefix;  // the same
+  bool nothing() const { return !low_rank && !replace && !beyond(); }
+  // Nothing, or a plain pair y += scale * B A dropout(x), with `fixed` beside it or not.
+  bool only_low_rank() const {
+    return !replace && !beyond() && (!low_rank || (!low_rank->magnitude.defined() && !low_rank->inner.defined()));
+  }
+
+ private:
+  bool beyond() const { return rescale || bottleneck || prompt || prefix; }
+};
+
 struct Place {
   Module module;
   at::Tensor weight, bias;  // the base's, frozen, in the compute type; [out, in] whatever the checkpoint stores
-  std::variant<std::monostate, LowRank, Replace> injected;
-  std::vector<LowRank> fixed;  // beside an injected pair: changes of the frozen weight, computed in fp32
+  Injected injected;
 };
 
 class Places {
@@ -29,15 +53,21 @@ class Places {
   std::span<Place> all() { return places_; }
   std::span<const Place> all() const { return places_; }
 
+  // The embedding of tokens, which takes a Prompt. Without this call none does.
+  void takes_prompt(std::string module) { prompt_module_ = std::move(module); }
   // Replaces all earlier injections. Checks kinds, shapes and ranks of all of them before it changes anything.
   void inject(std::span<const Injection>);
-  // What the place computes with now, fp32: the base's weight and bias with the injection folded in.
+  // Tokens that a Prompt and Prefixes put before each row: by so many the longest sequence is shorter.
+  std::int64_t virtual_tokens() const;
+  // What the place computes with now, fp32: the base's weight and bias with the injections folded in. Throws where that
+  // cannot be said by a weight and a bias.
   static std::pair<at::Tensor, at::Tensor> folded(const Place&, const at::Tensor& base_weight,
                                                   const at::Tensor& base_bias);
 
  private:
   std::vector<Place> places_;
   std::map<std::string, std::size_t, std::less<>> index_;
+  std::string prompt_module_;
 };
 
 // "1 x 3": for messages.

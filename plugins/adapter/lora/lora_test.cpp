@@ -68,7 +68,7 @@ std::map<std::string, at::Tensor> changes(lora::Lora& adapter) {
   places.inject(adapter.injections());
   std::map<std::string, at::Tensor> found;
   for (const auto& place : places.all())
-    if (place.injected.index() != 0)
+    if (!place.injected.nothing())
       found[place.module.name] =
           nn::Places::folded(place, at::zeros({place.module.out, place.module.in}), {}).first.to(at::kDouble);
   return found;

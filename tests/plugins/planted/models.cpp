@@ -28,6 +28,7 @@ class Layer final : public nn::Decoder {
                      {.name = "out", .in = kWidth, .out = kWidth, .bias = true},
                      {.name = "head", .kind = Kind::Head, .in = kWidth, .out = vocabulary}};
     plan_.head = "head";
+    attention_ = {.heads = plan_.heads, .scale = 1 / std::sqrt(double{kWidth})};
     plan_.initial_deviation = [](const Module&) { return 0.4; };
   }
   const nn::DecoderPlan& plan() const override { return plan_; }
@@ -39,26 +40,26 @@ class Layer final : public nn::Decoder {
     auto x = nn::embedding(places_->at("embed"), batch.tokens, pass.compute);
     const auto joined = nn::linear(places_->at("mix"), x, pass.dropout);
     const auto part = [&](std::int64_t which) { return joined.narrow(-1, which * kWidth, kWidth).unsqueeze(2); };
-    const auto visible = nn::causal_visibility(batch, plan_.heads, cache, pass.compute, pass.dropout, 0);
-    const auto seen = nn::attention(part(0), part(1), part(2), plan_.heads, visible, 1 / std::sqrt(double{kWidth}), 0,
-                                    pass.dropout, cache, 0);
+    const auto visible = nn::visibility(attention_, nn::Sees::Past, batch, cache, pass.compute, pass.dropout);
+    const auto seen = nn::attention(part(0), part(1), part(2), attention_, visible, pass.dropout, cache, 0);
     if (flaw_ == Flaw::SeesTheRow) x = x - x.mean(1, true);
     if (flaw_ == Flaw::GlobalDropout && pass.dropout.enabled()) x = x * (1 + 0.1 * at::rand_like(x));
     auto out = places_->at("out");
-    if (flaw_ == Flaw::SkipsAModule) out.injected = std::monostate{};
+    if (flaw_ == Flaw::SkipsAModule) out.injected = {};
     return (x + nn::linear(out, seen, pass.dropout)).tanh();
   }
 
  private:
   Flaw flaw_;
   nn::DecoderPlan plan_;
+  nn::AttentionSpec attention_;
   nn::Places* places_ = nullptr;
 };
 
 class Attends : public nn::CausalModel {
  public:
   explicit Attends(std::string id = "right_attention", Flaw flaw = Flaw::None)
-      : CausalModel(id, [id, flaw](const std::filesystem::path& checkpoint) {
+      : CausalModel(id, {id}, [id, flaw](const std::filesystem::path& checkpoint) {
           auto config = hf::JsonConfig::read(checkpoint, id);
           const auto vocabulary = config.positive("vocab_size");
           config.finish();
