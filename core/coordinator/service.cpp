@@ -93,7 +93,7 @@ void Engine::serve(Session& session) {
 wire::WorkOffer Engine::offer(const WorkItem& work, Epoch holds) {
   wire::WorkOffer offer;
   auto& info = offer.info;
-  info.task = work.task == Task::Train ? wire::Task::Train : wire::Task::Evaluate;
+  info.task = work.task == WorkItem::Task::Train ? wire::Task::Train : wire::Task::Evaluate;
   info.round = work.round;
   info.attempt = work.attempt;
   info.base_epoch = work.base;
@@ -102,7 +102,7 @@ wire::WorkOffer Engine::offer(const WorkItem& work, Epoch holds) {
   info.view = view.name;
   info.exchange = order.json;
   info.pipeline_digest = pipeline_digest_;
-  info.max_upload_bytes = work.task == Task::Train ? order.max_upload_bytes : 0;
+  info.max_upload_bytes = work.task == WorkItem::Task::Train ? order.max_upload_bytes : 0;
   info.lease_ms = static_cast<std::uint32_t>(1000 * spec_.network.lease_seconds);
   info.token = work.token;
   for (const auto& settled : machine_->settled(work.node))
@@ -116,7 +116,8 @@ std::shared_ptr<UploadSlot> Engine::slot_of(const WorkItem& work) {
   auto& slot = slots_[work.token];
   if (!slot) {
     std::optional<SpoolFile> spool;
-    if (work.task == Task::Train) spool = spool_.open(work, orders_.at(view_of(work.node).name).max_upload_bytes);
+    if (work.task == WorkItem::Task::Train)
+      spool = spool_.open(work, orders_.at(view_of(work.node).name).max_upload_bytes);
     slot = std::make_shared<UploadSlot>(*this, work, std::move(spool));
   }
   return slot;

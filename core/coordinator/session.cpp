@@ -165,7 +165,7 @@ void UploadSlot::abandon(std::string reason) {
   Upload nothing;
   nothing.reason = fmt::format("the node gave it up: {}", reason);
   try {
-    if (work_.task == Task::Train)
+    if (work_.task == WorkItem::Task::Train)
       engine_.machine_->received(work_.token, nothing);
     else
       engine_.machine_->evaluated(work_.token, {});

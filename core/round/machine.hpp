@@ -157,7 +157,7 @@ class RoundMachine {
   void commit(const records::Record& record);  // journal, then apply
 
   struct Token {
-    Task task = Task::Train;
+    WorkItem::Task task = WorkItem::Task::Train;
     Round round = 0;
     std::uint32_t attempt = 0;
     NodeId node = 0;

@@ -43,8 +43,8 @@ bool take_number(std::string_view& text, T& number, int base) {
 // holder of the run's key can make one.
 
 std::string RoundMachine::token_for(const Token& what) const {
-  auto text =
-      fmt::format("{}-{}-{}-{:016x}", what.task == Task::Train ? 't' : 'e', what.round, what.attempt, what.node);
+  auto text = fmt::format("{}-{}-{}-{:016x}", what.task == WorkItem::Task::Train ? 't' : 'e', what.round, what.attempt,
+                          what.node);
   const auto mac = hmac_sha256(settings_.token_key, text).substr(0, kMacBytes);
   return text + "-" + to_hex(mac);
 }
@@ -53,7 +53,7 @@ std::variant<RoundMachine::Token, Refusal> RoundMachine::read_token(std::string_
   Token what;
   auto rest = token;
   if (rest.size() < 2 || rest[1] != '-' || (rest[0] != 't' && rest[0] != 'e')) return unknown_token();
-  what.task = rest[0] == 't' ? Task::Train : Task::Evaluate;
+  what.task = rest[0] == 't' ? WorkItem::Task::Train : WorkItem::Task::Evaluate;
   rest.remove_prefix(2);
   if (!take_number(rest, what.round, 10) || !take_number(rest, what.attempt, 10) || !take_number(rest, what.node, 16)) {
     return unknown_token();
@@ -68,7 +68,7 @@ std::variant<RoundMachine::Token, Refusal> RoundMachine::current(std::string_vie
   if (!what) return read;
   if (phase_ == Phase::Finished) return Refusal{Refusal::Code::Finished, "the run is finished", false, 0};
   if (phase_ == Phase::Failed) return Refusal{Refusal::Code::Finished, "the run has failed: " + failure_, false, 0};
-  if (what->task == Task::Evaluate) {
+  if (what->task == WorkItem::Task::Evaluate) {
     const bool now = phase_ == Phase::Evaluating && what->round == evaluating_ && slots_.contains(what->node);
     return now ? read : stale(fmt::format("the evaluation of epoch {} is over", what->round));
   }
@@ -78,11 +78,11 @@ std::variant<RoundMachine::Token, Refusal> RoundMachine::current(std::string_vie
 }
 
 RoundMachine::Token RoundMachine::training(NodeId node) const {
-  return {Task::Train, plan().round, plan().attempt, node};
+  return {WorkItem::Task::Train, plan().round, plan().attempt, node};
 }
 
 WorkItem RoundMachine::item(const Token& what) const {
-  const auto base = what.task == Task::Train ? plan().base : what.round;
+  const auto base = what.task == WorkItem::Task::Train ? plan().base : what.round;
   return {what.task, what.round, what.attempt, base, what.node, token_for(what)};
 }
 
@@ -94,7 +94,7 @@ std::optional<WorkItem> RoundMachine::work_for(NodeId node) {
   if (found == slots_.end() || delivered(node, found->second)) return std::nullopt;
   found->second.asked = true;
   sign_of_life(node);
-  return item(phase_ == Phase::Evaluating ? Token{Task::Evaluate, evaluating_, 0, node} : training(node));
+  return item(phase_ == Phase::Evaluating ? Token{WorkItem::Task::Evaluate, evaluating_, 0, node} : training(node));
 }
 
 std::variant<RoundMachine::Redeemed, Refusal> RoundMachine::redeem(std::string_view token) {
@@ -103,7 +103,7 @@ std::variant<RoundMachine::Redeemed, Refusal> RoundMachine::redeem(std::string_v
   const auto& what = std::get<Token>(checked);
   auto& slot = slots_.at(what.node);
   Redeemed redeemed{item(what), std::nullopt};
-  if (what.task == Task::Evaluate) {
+  if (what.task == WorkItem::Task::Evaluate) {
     if (answers_.contains(what.node)) redeemed.receipt = Receipt{what.round, true, ""};
   } else if (slot.upload) {
     redeemed.receipt = Receipt{what.round, slot.upload->accepted, slot.upload->reason};
@@ -132,7 +132,8 @@ std::variant<Receipt, Refusal> RoundMachine::received(std::string_view token, co
   const auto checked = current(token);
   if (const auto* refusal = std::get_if<Refusal>(&checked)) return *refusal;
   const auto& what = std::get<Token>(checked);
-  if (what.task != Task::Train) return Refusal{Refusal::Code::BadPayload, "evaluation work takes no upload", false, 0};
+  if (what.task != WorkItem::Task::Train)
+    return Refusal{Refusal::Code::BadPayload, "evaluation work takes no upload", false, 0};
   const auto& slot = slots_.at(what.node);
   if (!slot.upload) {
     if (phase_ == Phase::Folding) return stale(fmt::format("round {} closed without this upload", what.round));
@@ -146,7 +147,7 @@ std::optional<Refusal> RoundMachine::evaluated(std::string_view token, const Cla
   const auto checked = current(token);
   if (const auto* refusal = std::get_if<Refusal>(&checked)) return *refusal;
   const auto& what = std::get<Token>(checked);
-  if (what.task != Task::Evaluate)
+  if (what.task != WorkItem::Task::Evaluate)
     return Refusal{Refusal::Code::BadPayload, "training work is answered by an upload", false, 0};
   if (!answers_.contains(what.node)) commit(records::Evaluated{evaluating_, what.node, claims});
   return std::nullopt;

@@ -244,7 +244,7 @@ TEST_CASE("evaluations collect answers, repeat after a restart, and end without 
   bench->open_evaluation(0, {3, 1, 2});
   CHECK(bench->phase() == Phase::Evaluating);
   const auto one = token_of(*bench, 1), two = token_of(*bench, 2);
-  CHECK(bench->work_for(1)->task == Task::Evaluate);
+  CHECK(bench->work_for(1)->task == WorkItem::Task::Evaluate);
   const Claims claims{100, 2000, 0, 1, {{"loss", 3.25}, {"bits_per_byte", 1.1}}};
   CHECK_FALSE(bench->evaluated(one, claims));
   CHECK_FALSE(bench->evaluated(one, {}));  // the first answer stands

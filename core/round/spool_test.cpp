@@ -18,7 +18,7 @@ std::string payload(std::size_t size) {
 }
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 WorkItem work(Round round, std::uint32_t attempt, NodeId node) {
-  return {Task::Train, round, attempt, round - 1, node, "t"};
+  return {WorkItem::Task::Train, round, attempt, round - 1, node, "t"};
 }
 
 }  // namespace

@@ -12,9 +12,8 @@
 
 namespace hansa {
 
-enum class Task : std::uint8_t { Train, Evaluate };
-
 struct WorkItem {
+  enum class Task : std::uint8_t { Train, Evaluate };
   Task task = Task::Train;
   Round round = 0;            // Evaluate: the epoch that is evaluated
   std::uint32_t attempt = 0;  // from 1; 0 for Evaluate
