@@ -95,6 +95,7 @@ Trained trained(Adapter& adapter, const Exchange& exchange) {
     if (!moves) continue;
     all.indices.push_back(i);
     all.parameters.push_back(parameter);
+    all.rates.push_back(adapter.rate(i));
   }
   if (all.parameters.empty()) throw Error("the exchange leaves no parameter to train");
   return all;
@@ -103,7 +104,8 @@ Trained trained(Adapter& adapter, const Exchange& exchange) {
 TrainResult run(const Params& params, Host& host, Model& model, Adapter& adapter, DataSource& data,
                 const TrainContext& context, const Hook& hook) {
   const auto what = trained(adapter, context.exchange);
-  const auto optimizer = make_optimizer(params, what.parameters);
+  const auto optimizer =
+      at_rates(what.parameters, what.rates, [&](const auto& parameters) { return make_optimizer(params, parameters); });
   const std::uint64_t planned = steps_of(params, data.examples());
   const std::uint64_t enough =
       params.epochs  // in a packed row there are several documents: count those

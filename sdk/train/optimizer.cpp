@@ -1,6 +1,7 @@
 #include "optimizer.hpp"
 
 #include <cmath>
+#include <map>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -88,7 +89,28 @@ class Sgd final : public Optimizer {
   std::vector<at::Tensor> velocity_;
 };
 
+class AtRates final : public Optimizer {
+ public:
+  void add(double rate, std::unique_ptr<Optimizer> part) { parts_.emplace_back(rate, std::move(part)); }
+  void step(double learning_rate) override {
+    for (auto& [rate, part] : parts_) part->step(learning_rate * rate);
+  }
+
+ private:
+  std::vector<std::pair<double, std::unique_ptr<Optimizer>>> parts_;
+};
+
 }  // namespace
+
+std::unique_ptr<Optimizer> at_rates(const std::vector<at::Tensor>& parameters, const std::vector<double>& rates,
+                                    const std::function<std::unique_ptr<Optimizer>(std::vector<at::Tensor>)>& make) {
+  std::map<double, std::vector<at::Tensor>> by_rate;
+  for (std::size_t i = 0; i < parameters.size(); ++i) by_rate[rates.at(i)].push_back(parameters[i]);
+  if (by_rate.size() == 1 && by_rate.begin()->first == 1) return make(parameters);
+  auto all = std::make_unique<AtRates>();
+  for (auto& [rate, part] : by_rate) all->add(rate, make(std::move(part)));
+  return all;
+}
 
 std::unique_ptr<Optimizer> adamw(std::vector<at::Tensor> parameters, const AdamSettings& settings) {
   return std::make_unique<AdamW>(std::move(parameters), settings);

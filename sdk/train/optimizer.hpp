@@ -1,6 +1,7 @@
 // The client's optimiser: LibTorch's fused AdamW (arXiv 1711.05101) and SGD over lists of fp32 tensors. Made for one round;
 // its state starts at zero. Training thread only.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,6 +24,10 @@ class Optimizer {
 };
 std::unique_ptr<Optimizer> adamw(std::vector<at::Tensor> parameters, const AdamSettings&);
 std::unique_ptr<Optimizer> sgd(std::vector<at::Tensor> parameters, const SgdSettings&);
+
+// One optimiser for the parameters of each rate, which multiplies the learning rate of all its steps; one rate a parameter.
+std::unique_ptr<Optimizer> at_rates(const std::vector<at::Tensor>& parameters, const std::vector<double>& rates,
+                                    const std::function<std::unique_ptr<Optimizer>(std::vector<at::Tensor>)>& make);
 
 // Multiplies all gradients by `factor`, and by less where their joint L2 norm would then exceed `most` (0: no bound).
 // Returns the norm before the bound.

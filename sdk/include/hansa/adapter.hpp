@@ -15,6 +15,8 @@ class Adapter : public Component {
   virtual void create(const Model&, std::span<const Module> modules, double rank, std::uint64_t seed) = 0;
   virtual at::Tensor parameter(Index) = 0;          // live, not a copy
   virtual std::vector<Injection> injections() = 0;  // asked for again after each receive()
+  // What the trainer's learning rate is multiplied with for this parameter (LoRA+). Pure; after create() or import_from().
+  virtual double rate(Index) const { return 1; }
   // A channel of the aggregator's, such as a residual for frozen weights. The default knows none.
   virtual void receive(Model&, const Download& download) {
     throw std::runtime_error("this adapter has no use for channel '" + download.channel + "'; choose one that does");
