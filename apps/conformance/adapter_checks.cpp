@@ -225,7 +225,7 @@ void base_stays(const Subject& subject) {
     NamedTensors all;
     for (const auto& module : bench.modules) {
       const auto [weight, bias] = bench.real->base(module.name);
-      all.emplace_back(module.name + ".weight", weight.detach().clone());
+      if (weight.defined()) all.emplace_back(module.name + ".weight", weight.detach().clone());
       if (bias.defined()) all.emplace_back(module.name + ".bias", bias.detach().clone());
     }
     return all;

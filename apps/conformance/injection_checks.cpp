@@ -42,6 +42,7 @@ std::vector<Injection> injections_for(const Opened& opened, Fill fill, double dr
   std::vector<Injection> all;
   std::uint64_t seed = 100;
   for (const auto& module : opened.modules) {
+    if (module.kind == Module::Kind::Attention) continue;  // neither pairs nor weights fit there
     seed += 2;
     const bool matrix = module.kind == Module::Kind::Linear || module.kind == Module::Kind::Head;
     auto pair = pair_for(module, fill, seed, dropout);

@@ -26,6 +26,18 @@ using nlohmann::json;
 constexpr const char* kBegin = "<begin>";
 constexpr const char* kEnd = "<end>";
 
+// The keys that most decoders share.
+json decoder_config(const std::string& type, const std::string& inner) {
+  return {{"model_type", type},
+          {"hidden_size", 16},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 2},
+          {inner, 24},
+          {"vocab_size", kTinyVocabulary},
+          {"initializer_range", 0.2},
+          {"max_position_embeddings", 128}};
+}
+
 // What models of families whose configs are public ask for, and a bare one that carries the subject's own name.
 std::vector<json> tiny_configs(const std::string& own_type) {
   return {{{"model_type", "llama"},
@@ -46,6 +58,9 @@ std::vector<json> tiny_configs(const std::string& own_type) {
            {"vocab_size", kTinyVocabulary},
            {"n_positions", 128},
            {"initializer_range", 0.2}},
+          decoder_config(own_type, "intermediate_size"),
+          decoder_config(own_type, "ffn_dim"),
+          decoder_config(own_type + "_text", "intermediate_size"),  // the text half of a family that also sees
           {{"model_type", own_type}, {"vocab_size", kTinyVocabulary}}};
 }
 

@@ -96,6 +96,7 @@ std::uint64_t optimiser_state(const Layout& layout, const ServerOptimizer& optim
 std::uint64_t parameters_of(const std::vector<Module>& modules) {
   std::uint64_t sum = 0;
   for (const auto& m : modules) {
+    if (m.kind == Module::Kind::Attention) continue;  // it holds nothing of its own
     const auto in = static_cast<std::uint64_t>(std::max<std::int64_t>(m.in, 0)),
                out = static_cast<std::uint64_t>(std::max<std::int64_t>(m.out, 0));
     sum += (m.kind == Module::Kind::Norm ? out : in * out) + (m.bias ? out : 0);

@@ -25,7 +25,7 @@ namespace hansa::model_checks {
 
 namespace {
 
-std::unique_ptr<Model> initialised(const Subject& subject, DType compute = DType::f32) {
+std::shared_ptr<Model> initialised(const Subject& subject, DType compute = DType::f32) {
   auto model = subject.make();
   model->initialise(subject.directory, {.compute = compute}, 5);
   return model;

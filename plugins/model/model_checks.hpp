@@ -11,7 +11,7 @@
 namespace hansa::model_checks {
 
 struct Subject {
-  std::function<std::unique_ptr<Model>()> make;
+  std::function<std::shared_ptr<Model>()> make;
   std::filesystem::path directory;  // holds config.json
 };
 

@@ -223,6 +223,12 @@ std::int64_t JsonConfig::positive(std::string_view key, std::int64_t when_absent
   return value;
 }
 
+double JsonConfig::fraction(std::string_view key, double when_absent) {
+  const double value = real(key, when_absent);
+  if (!(value >= 0 && value < 1)) refuse(key, "0 to below 1");
+  return value;
+}
+
 std::string JsonConfig::choice(std::string_view key, std::string_view when_absent,
                                std::initializer_list<std::string_view> supported) {
   const auto value = text(key, when_absent);

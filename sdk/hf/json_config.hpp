@@ -57,6 +57,8 @@ class JsonConfig {
   std::int64_t positive(std::string_view key);                            // required, at least 1
   std::int64_t positive(std::string_view key, std::int64_t when_absent);  // at least 1
 
+  double fraction(std::string_view key, double when_absent);  // 0 to below 1: a dropout
+
   // One of the supported values, or "config.json: hidden_act = "gelu_new" is not supported by llama; supported: silu".
   std::string choice(std::string_view key, std::string_view when_absent,
                      std::initializer_list<std::string_view> supported);

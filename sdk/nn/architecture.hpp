@@ -2,25 +2,35 @@
 // Module names are those of the checkpoint; an empty name means that there is no such part.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "nn/attention.hpp"
+#include <hansa/model.hpp>
+
 #include "nn/rope.hpp"
 
 namespace hansa::nn {
 
 enum class Activation : std::uint8_t { Silu, Gelu, GeluTanh, Relu };
 
+struct Heads {
+  std::int64_t query = 0, key_value = 0, dim = 0;
+  std::int64_t group() const { return query / key_value; }
+  std::int64_t query_width() const { return query * dim; }
+  std::int64_t key_value_width() const { return key_value * dim; }
+};
+
 struct NormSpec {
   enum class Form : std::uint8_t {
+    None,        // there is no norm here
     Rms,         // x / rms(x) in fp32, cast to the compute type, times weight (Llama)
     RmsPlusOne,  // x / rms(x) times (1 + weight) in fp32, then cast (Gemma)
-    Layer,       // (x - mean) / deviation, times weight, plus bias; without them where the module has none
+    Layer,       // (x - mean) / deviation, times weight, plus bias; without both where there is no module
   };
+  Form form = Form::None;
   std::string module;
-  Form form = Form::Rms;
   double epsilon = 1e-5;
 };
 
@@ -79,6 +89,33 @@ struct TransformerSpec {
   NormSpec final_norm;
   std::string project;  // back onto the width of the embedding
   bool causal = true;   // false: every token sees all of its segment
+};
+
+struct DecoderPlan {            // what reading, writing, merging and generating have to know
+  std::vector<Module> modules;  // every tensor of the checkpoint belongs to one: "<name>.weight", "<name>.bias"
+  std::string head;             // the module that projects onto the vocabulary; the embedding when tied
+  std::int64_t vocabulary = 0, max_length = 0, layers = 0;
+  Heads heads;
+  std::string optional_prefix;      // "model.": files of the bare decoder lack it
+  std::vector<std::string> unused;  // ends of tensor names that files may hold and nobody needs, reviewed per family
+  double logit_soft_cap = 0;        // logits become cap * tanh(logit / cap); 0: as they are
+  std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1 or 0, biases 0
+};
+
+// A spec and its modules, written down together: each function adds a module and gives its name, or a norm over it.
+struct Architecture {
+  TransformerSpec spec;
+  DecoderPlan plan;
+
+  enum class Bias : std::uint8_t { Without, With };
+  enum class Stored : std::uint8_t { OutIn, InOut };
+  std::string embedding(std::string name, std::int64_t rows, std::int64_t width);
+  std::string linear(std::string name, std::int64_t in, std::int64_t out, Bias, Stored = Stored::OutIn);
+  std::string attention(std::string name, const Heads&);  // it holds no tensors; takes a Prefix
+  NormSpec norm(NormSpec::Form, std::string name, std::int64_t width, double epsilon);  // Layer: with a bias
+  // The head: the table of the embedding (files may store it once more), or a module of its own.
+  void tied_head(std::string stored_name);
+  void own_head(std::string name, std::int64_t width);
 };
 
 }  // namespace hansa::nn

@@ -9,7 +9,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
 
 namespace hansa::nn {
 
@@ -42,23 +44,33 @@ std::pair<at::Tensor, at::Tensor> KeyValueCache::extend(std::int64_t layer, cons
   return {put(keys_[layer], keys), put(values_[layer], values)};
 }
 
-Visibility causal_visibility(const Batch& batch, const Heads& heads, const KeyValueCache* cache, at::ScalarType compute,
-                             const Dropout& dropout, double dropout_p) {
+Visibility visibility(const AttentionSpec& spec, Sees sees, const Batch& batch, const KeyValueCache* cache,
+                      at::ScalarType compute, const Dropout& dropout) {
   at::NoGradGuard no_grad;
+  const auto device = batch.tokens.device();
   const auto rows = batch.tokens.size(0), length = batch.tokens.size(1);
   const auto past = cache ? cache->length() : 0;
-  Visibility result;
-  result.flash = !cache && length >= kFlashLength && !(dropout.enabled() && dropout_p > 0);
-  auto hidden = at::arange(past + length).unsqueeze(0).gt(at::arange(past, past + length).unsqueeze(1)).unsqueeze(0);
+  Visibility result{.causal = sees == Sees::Past};
+  result.flash = !cache && length >= kFlashLength && spec.soft_cap == 0 && !(dropout.enabled() && spec.dropout > 0);
+  const auto ids = at::TensorOptions().dtype(at::kLong).device(device);
+  const auto keys = at::arange(past + length, ids).unsqueeze(0),
+             queries = at::arange(past, past + length, ids).unsqueeze(1);
+  auto hidden = at::zeros({length, past + length}, ids.dtype(at::kBool));
+  if (result.causal) hidden.logical_or_(keys.gt(queries));
+  const bool windowed = spec.window && *spec.window < past + length;
+  if (windowed) hidden.logical_or_(keys.le(queries - *spec.window));
+  if (windowed && !result.causal) hidden.logical_or_(keys.ge(queries + *spec.window));
+  hidden = hidden.unsqueeze(0);
   const bool packed = batch.segments.defined() && !cache;
   if (packed) hidden = hidden.logical_or(batch.segments.unsqueeze(1).ne(batch.segments.unsqueeze(2)));
-  auto additive = at::zeros(hidden.sizes(), compute);
+  auto additive = at::zeros(hidden.sizes(), ids.dtype(compute));
   additive.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   if (result.flash) {
-    if (packed) result.per_sequence = additive.unsqueeze(1);
+    if (packed || windowed) result.per_sequence = additive.unsqueeze(1);
     return result;
   }
   // Repeated for every head once, not in each layer: baddbmm copies it into its result anyway.
+  const auto& heads = spec.heads;
   const auto sequences = packed ? rows : 1, repeats = packed ? heads.key_value : 1;
   result.additive = additive.view({sequences, 1, 1, length, past + length})
                         .expand({sequences, repeats, heads.group(), length, past + length})
@@ -66,29 +78,33 @@ Visibility causal_visibility(const Batch& batch, const Heads& heads, const KeyVa
   return result;
 }
 
-at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const Heads& heads,
-                     const Visibility& visible, double scale, double dropout_p, Dropout& dropout, KeyValueCache* cache,
+at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                     const AttentionSpec& spec, const Visibility& visible, Dropout& dropout, KeyValueCache* cache,
                      std::int64_t layer) {
+  const auto& heads = spec.heads;
   const auto rows = queries.size(0), length = queries.size(1), group = heads.group();
   if (visible.flash) {
     auto mask = visible.per_sequence.defined() ? std::optional(visible.per_sequence) : std::nullopt;
     auto out = at::scaled_dot_product_attention(by_head(queries), by_head(keys), by_head(values), mask, 0.0,
-                                                !mask.has_value(), scale, heads.query != heads.key_value);
-    return out.transpose(1, 2).reshape({rows, length, heads.query * heads.dim});
+                                                !mask.has_value() && visible.causal, spec.scale,
+                                                heads.query != heads.key_value);
+    return out.transpose(1, 2).reshape({rows, length, heads.query_width()});
   }
   auto [all_keys, all_values] = cache ? cache->extend(layer, keys, values) : std::pair(by_head(keys), by_head(values));
   const auto batch = rows * heads.key_value, seen = all_keys.size(2);
   auto q = queries.view({rows, length, heads.key_value, group, heads.dim})
                .permute({0, 2, 3, 1, 4})
                .reshape({batch, group * length, heads.dim});
-  auto k = all_keys.reshape({batch, seen, heads.dim});
+  auto k = all_keys.reshape({batch, seen, heads.dim}).transpose(1, 2);
   auto v = all_values.reshape({batch, seen, heads.dim});
-  auto scores = at::baddbmm(visible.additive, q, k.transpose(1, 2), 1, scale);
-  auto probabilities = dropout.apply(at::softmax(scores, -1), dropout_p);
+  auto scores = spec.soft_cap == 0
+                    ? at::baddbmm(visible.additive, q, k, 1, spec.scale)
+                    : at::tanh(at::bmm(q, k) * (spec.scale / spec.soft_cap)) * spec.soft_cap + visible.additive;
+  auto probabilities = dropout.apply(at::softmax(scores, -1), spec.dropout);
   return at::bmm(probabilities, v)
       .view({rows, heads.key_value, group, length, heads.dim})
       .permute({0, 3, 1, 2, 4})
-      .reshape({rows, length, heads.query * heads.dim});
+      .reshape({rows, length, heads.query_width()});
 }
 
 }  // namespace hansa::nn

@@ -1,4 +1,4 @@
-// Causal attention with grouped heads: query heads of a group are stacked as rows, so that a group costs one batched
+// Attention with grouped heads: query heads of a group are stacked as rows, so that a group costs one batched
 // product. Documents packed into a row do not see each other. Training thread only.
 #pragma once
 #include <cstdint>
@@ -7,14 +7,10 @@
 #include <ATen/core/Tensor.h>
 #include <hansa/model.hpp>
 
+#include "nn/architecture.hpp"
 #include "nn/dropout.hpp"
 
 namespace hansa::nn {
-
-struct Heads {
-  std::int64_t query = 0, key_value = 0, dim = 0;
-  std::int64_t group() const { return query / key_value; }
-};
 
 // Keys and values of a generation: [batch, key_value heads, most, dim] a layer.
 class KeyValueCache final : public Cache {
@@ -32,19 +28,20 @@ class KeyValueCache final : public Cache {
   std::vector<at::Tensor> keys_, values_;
 };
 
-// Which keys a query sees; one for all layers of a batch.
+// Which keys a query sees; one for all layers of a batch that have one window.
 struct Visibility {
   at::Tensor additive;      // 0 or -inf, broadcastable to [batch · key_value heads, group · length, keys]
-  at::Tensor per_sequence;  // the same, broadcastable to [batch, 1, length, keys]; undefined where plainly causal
-  bool flash = false;       // long rows: ATen's flash operators need less memory
+  at::Tensor per_sequence;  // the same, broadcastable to [batch, 1, length, keys]; undefined where `causal` says it all
+  bool causal = true;
+  bool flash = false;  // long rows: ATen's flash operators need less memory; they know no soft cap and no dropout
 };
-// dropout_p: of the probabilities; flash operators are not chosen where it is active.
-Visibility causal_visibility(const Batch&, const Heads&, const KeyValueCache*, at::ScalarType compute, const Dropout&,
-                             double dropout_p);
+enum class Sees : std::uint8_t { Past, All };  // itself and what came before, or all of its segment
+Visibility visibility(const AttentionSpec&, Sees, const Batch&, const KeyValueCache*, at::ScalarType compute,
+                      const Dropout&);
 
 // queries [batch, length, query heads, dim], keys and values [batch, length, key_value heads, dim]; gives
 // [batch, length, query heads · dim]. With a cache the layer's keys and values go into it first.
-at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const Heads&,
-                     const Visibility&, double scale, double dropout_p, Dropout&, KeyValueCache*, std::int64_t layer);
+at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const AttentionSpec&,
+                     const Visibility&, Dropout&, KeyValueCache*, std::int64_t layer);
 
 }  // namespace hansa::nn

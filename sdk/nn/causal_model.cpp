@@ -12,6 +12,7 @@
 #include <ATen/ops/nll_loss.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
@@ -24,12 +25,12 @@
 
 namespace hansa::nn {
 
-CausalModel::CausalModel(std::string model_type, ReadConfig read_config)
-    : model_type_(std::move(model_type)), read_config_(std::move(read_config)) {}
+CausalModel::CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config)
+    : name_(std::move(name)), model_types_(std::move(model_types)), read_config_(std::move(read_config)) {}
 CausalModel::~CausalModel() = default;
 
 bool CausalModel::accepts(const std::filesystem::path& checkpoint) const {
-  return hf::model_type_of(checkpoint) == model_type_;
+  return std::ranges::find(model_types_, hf::model_type_of(checkpoint)) != model_types_.end();
 }
 
 std::vector<Module> CausalModel::modules(const std::filesystem::path& checkpoint) const {
@@ -37,7 +38,7 @@ std::vector<Module> CausalModel::modules(const std::filesystem::path& checkpoint
 }
 
 const DecoderPlan& CausalModel::plan() const {
-  if (!decoder_) throw Error(fmt::format("model {}: used before a checkpoint was opened", model_type_));
+  if (!decoder_) throw Error(fmt::format("model {}: used before a checkpoint was opened", name_));
   return decoder_->plan();
 }
 std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
@@ -45,13 +46,12 @@ std::int64_t CausalModel::max_length() const { return plan().max_length; }
 
 void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening& opening) {
   if (!opening.device.is_cpu())
-    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", model_type_, opening.device.str()));
+    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", name_, opening.device.str()));
   if (opening.compute != DType::f32 && opening.compute != DType::bf16)
-    throw Error(
-        fmt::format("model {} computes in f32 or bf16; {} is not supported", model_type_, name_of(opening.compute)));
-  if (opening.base != BaseDtype::Compute)
-    throw Error(fmt::format("model {} cannot hold a quantised base", model_type_));
+    throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", name_, name_of(opening.compute)));
+  if (opening.base != BaseDtype::Compute) throw Error(fmt::format("model {} cannot hold a quantised base", name_));
   decoder_ = read_config_(checkpoint);
+  opening_ = opening;
   compute_ = hf::scalar_type_of(opening.compute);
   places_ = std::make_unique<Places>(decoder_->plan().modules);
   decoder_->bind(*places_);
@@ -71,7 +71,7 @@ at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std:
   const auto* stored = checkpoint_->find(name);
   if (!stored)
     throw Error(fmt::format("{}: tensor '{}' is missing; config.json ({}) asks for it",
-                            checkpoint_->directory().string(), tensor, model_type_));
+                            checkpoint_->directory().string(), tensor, name_));
   if (stored->shape != shape) {
     const bool table = place.module.kind == Module::Kind::Embedding || place.module.kind == Module::Kind::Head;
     throw Error(fmt::format(
@@ -85,6 +85,7 @@ at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std:
 
 CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
   const auto& module = place.module;
+  if (module.kind == Module::Kind::Attention) return {};
   auto shape = weight_shape(module);
   if (module.stored_transposed) std::swap(shape[0], shape[1]);
   auto weight = read(place, module.name + ".weight", shape, type);
@@ -95,6 +96,7 @@ CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
 void CausalModel::check_names(const DecoderPlan& plan) const {
   std::set<std::string> known;
   for (const auto& module : plan.modules) {
+    if (module.kind == Module::Kind::Attention) continue;
     known.insert(stored_name(module.name + ".weight"));
     if (module.bias) known.insert(stored_name(module.name + ".bias"));
   }
@@ -105,7 +107,7 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
   }
   if (strange.empty()) return;
   throw Error(fmt::format("{}: {} tensor(s) have no place in a {} model as config.json describes it; the first is '{}'",
-                          checkpoint_->directory().string(), strange.size(), model_type_, strange.front()));
+                          checkpoint_->directory().string(), strange.size(), name_, strange.front()));
 }
 
 void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& opening) {
@@ -122,6 +124,7 @@ void CausalModel::initialise(const std::filesystem::path& checkpoint, const Open
   auto generator = make_generator(seed);
   for (auto& place : places_->all()) {
     const auto& module = place.module;
+    if (module.kind == Module::Kind::Attention) continue;
     auto weight = module.kind == Module::Kind::Norm
                       ? at::ones(weight_shape(module), at::kFloat)
                       : at::empty(weight_shape(module), at::kFloat)
@@ -147,6 +150,7 @@ std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
   plan();
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& place : places_->all()) {
+    if (place.module.kind == Module::Kind::Attention) continue;
     const auto original = base(place.module.name);
     auto [weight, bias] = Places::folded(place, original.first, original.second);
     if (place.module.stored_transposed) weight = weight.t().contiguous();
@@ -182,19 +186,29 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
   return complete;
 }
 
+Pass CausalModel::pass(const Batch& batch, Dropout& dropout, KeyValueCache* cache) const {
+  return {batch, compute_, dropout, cache, opening_.kernels, opening_.recompute};
+}
+
+at::Tensor CausalModel::head_logits(const at::Tensor& hidden, Dropout& dropout) const {
+  const auto logits = linear(places_->at(plan().head), hidden, dropout).to(at::kFloat);
+  const double cap = plan().logit_soft_cap;
+  return cap == 0 ? logits : at::tanh(logits / cap) * cap;
+}
+
 at::Tensor CausalModel::loss(const Batch& batch) {
   const auto complete = checked(batch, nullptr);
-  auto hidden = decoder_->forward({complete, compute_, dropout_, nullptr});
-  return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_);
+  auto hidden = decoder_->forward(pass(complete, dropout_, nullptr));
+  return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_, plan().logit_soft_cap);
 }
 
 // Row by row: [counted, vocabulary] in fp32. The index says where each stands in the flattened labels.
 std::pair<at::Tensor, at::Tensor> CausalModel::counted(const Batch& batch) {
   const auto complete = checked(batch, nullptr);
-  auto hidden = decoder_->forward({complete, compute_, dropout_, nullptr});
+  auto hidden = decoder_->forward(pass(complete, dropout_, nullptr));
   const auto index = complete.labels.reshape({-1}).ge(0).nonzero().squeeze(1);
   const auto rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, index);
-  return {linear(places_->at(plan().head), rows, dropout_).to(at::kFloat), index};
+  return {head_logits(rows, dropout_), index};
 }
 
 at::Tensor CausalModel::counted_logits(const Batch& batch) { return counted(batch).first; }
@@ -209,7 +223,8 @@ at::Tensor CausalModel::label_losses(const Batch& batch) {
 at::Tensor CausalModel::hidden(const Batch& batch) {
   at::NoGradGuard no_grad;
   Dropout off;
-  return decoder_->forward({checked(batch, nullptr), compute_, off, nullptr}).to(at::kFloat);
+  const auto complete = checked(batch, nullptr);
+  return decoder_->forward(pass(complete, off, nullptr)).to(at::kFloat);
 }
 
 std::unique_ptr<Cache> CausalModel::cache(std::int64_t batch, std::int64_t most) const {
@@ -225,9 +240,9 @@ at::Tensor CausalModel::logits(const Batch& batch, Cache* cache) {
   const auto complete = checked(batch, held);
   if (held && held->batch() != complete.tokens.size(0)) throw Error("this cache was made for another batch size");
   Dropout off;
-  auto hidden = decoder_->forward({complete, compute_, off, held});
+  auto hidden = decoder_->forward(pass(complete, off, held));
   if (held) held->advance(complete.tokens.size(1));
-  return linear(places_->at(plan().head), hidden, off).to(at::kFloat);
+  return head_logits(hidden, off);
 }
 
 }  // namespace hansa::nn

@@ -10,6 +10,7 @@
 
 #include <hansa/model.hpp>
 
+#include "nn/architecture.hpp"
 #include "nn/attention.hpp"
 #include "nn/dropout.hpp"
 #include "nn/places.hpp"
@@ -20,22 +21,13 @@ class Checkpoint;
 
 namespace hansa::nn {
 
-struct DecoderPlan {            // what config.json says, in the terms of the shared code
-  std::vector<Module> modules;  // every tensor of the checkpoint belongs to one: "<name>.weight", "<name>.bias"
-  std::string head;             // the module that projects onto the vocabulary; the embedding when tied
-  std::int64_t vocabulary = 0, max_length = 0, layers = 0;
-  Heads heads;
-  std::string optional_prefix;      // "model.": files of the bare decoder lack it
-  std::vector<std::string> unused;  // ends of tensor names that files may hold and nobody needs, reviewed per family
-  double logit_soft_cap = 0;        // logits become cap * tanh(logit / cap); 0: as they are
-  std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1, biases 0
-};
-
 struct Pass {          // one forward pass
   const Batch& batch;  // positions are defined
   at::ScalarType compute;
   Dropout& dropout;
   KeyValueCache* cache;
+  Kernels kernels = Kernels::Fast;
+  bool recompute = false;  // see Opening
 };
 
 class Decoder {
@@ -49,7 +41,8 @@ class Decoder {
 class CausalModel : public Stateless<Model> {
  public:
   using ReadConfig = std::function<std::unique_ptr<Decoder>(const std::filesystem::path& checkpoint)>;
-  CausalModel(std::string model_type, ReadConfig read_config);
+  // `name` is for messages; model_types: those of config.json that read_config understands.
+  CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config);
   ~CausalModel() override;
 
   bool accepts(const std::filesystem::path& checkpoint) const override;
@@ -81,13 +74,18 @@ class CausalModel : public Stateless<Model> {
   Batch checked(const Batch&, const KeyValueCache*) const;
   std::pair<at::Tensor, at::Tensor> counted(const Batch&);
 
-  std::string model_type_;
+  at::Tensor head_logits(const at::Tensor& hidden, Dropout&) const;  // fp32
+  Pass pass(const Batch&, Dropout&, KeyValueCache*) const;
+
+  std::string name_;
+  std::vector<std::string> model_types_;
   ReadConfig read_config_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<hf::Checkpoint> checkpoint_;           // mapped: base() reads full precision from it again
   std::map<std::string, Weights, std::less<>> initial_;  // instead of it, where the weights are random
   std::unique_ptr<Places> places_;
   at::ScalarType compute_ = at::kFloat;
+  Opening opening_;
   Dropout dropout_;
 };
 

@@ -36,10 +36,19 @@ at::Tensor soften(at::Tensor& logits, const at::Tensor& labels) {
   return nats;
 }
 
+// logits = cap * tanh(logits / cap) in place; gives the slopes.
+at::Tensor bend(at::Tensor& logits, double cap) {
+  logits.div_(cap).tanh_();
+  auto slope = (logits * logits).neg_().add_(1);
+  logits.mul_(cap);
+  return slope;
+}
+
 class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
-                            const at::Tensor& weight, const at::Tensor& labels, std::int64_t chunk_rows) {
+                            const at::Tensor& weight, const at::Tensor& labels, std::int64_t chunk_rows,
+                            double soft_cap) {
     at::NoGradGuard no_grad;
     const bool hidden_grad = hidden.requires_grad(), weight_grad = weight.requires_grad();
     const auto rows = hidden.size(0), vocabulary = weight.size(0);
@@ -57,8 +66,10 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
       auto real = float_buffer.narrow(0, 0, count);
       at::mm_out(logits, h, transposed);
       if (half) real.copy_(logits);
+      const auto slope = soft_cap == 0 ? at::Tensor() : bend(real, soft_cap);
       total.add_(soften(real, labels.narrow(0, first, count)));
       if (!hidden_grad && !weight_grad) continue;
+      if (slope.defined()) real.mul_(slope);
       if (half) logits.copy_(real);
       if (hidden_grad) {
         auto part = d_hidden.narrow(0, first, count);
@@ -81,15 +92,15 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
     auto scaled = [&](const at::Tensor& gradient) {
       return gradient.defined() ? at::mul(gradient, gradients[0].to(gradient.scalar_type())) : at::Tensor();
     };
-    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor()};
+    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
 at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                 std::int64_t chunk_rows) {
-  return ChunkedCrossEntropy::apply(hidden, weight, labels, chunk_rows);
+                                 std::int64_t chunk_rows, double soft_cap) {
+  return ChunkedCrossEntropy::apply(hidden, weight, labels, chunk_rows, soft_cap);
 }
 
 }  // namespace hansa::nn

@@ -133,16 +133,22 @@ at::Tensor rms_norm(const Place& place, const at::Tensor& x, double epsilon) {
   return (wide * scale).to(x.scalar_type()) * weight;
 }
 
+at::Tensor rms_norm_plus_one(const Place& place, const at::Tensor& x, double epsilon) {
+  auto weight = parameters(place, x.scalar_type()).first.to(at::kFloat);
+  auto wide = x.to(at::kFloat);
+  auto scale = (wide * wide).mean(-1, true).add_(epsilon).rsqrt_();
+  return (wide * scale * (weight + 1)).to(x.scalar_type());
+}
+
+at::Tensor layer_norm(const at::Tensor& x, double epsilon) { return at::layer_norm(x, {x.size(-1)}, {}, {}, epsilon); }
+
 at::Tensor layer_norm(const Place& place, const at::Tensor& x, double epsilon) {
   auto [weight, bias] = parameters(place, x.scalar_type());
   return at::layer_norm(x, {x.size(-1)}, weight, optional(bias), epsilon);
 }
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }
-
-at::Tensor gelu_new(const at::Tensor& x) { return at::gelu(x, "tanh"); }
-
-at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout) {
+at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,
+                     double soft_cap) {
   auto rows = hidden.reshape({-1, hidden.size(-1)});
   auto flat = labels.reshape({-1});
   auto counted = flat.ge(0).nonzero().squeeze(1);
@@ -172,7 +178,7 @@ at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tens
     if (factors.defined()) weight = weight * factors.to(type).unsqueeze(1);
   }
   if (in.rescale && in.rescale->of == Rescale::Of::Output) weight = weight * in.rescale->by.to(type).unsqueeze(1);
-  return chunked_cross_entropy(rows, weight, flat, default_chunk_rows(weight.size(0)));
+  return chunked_cross_entropy(rows, weight, flat, default_chunk_rows(weight.size(0)), soft_cap);
 }
 
 }  // namespace hansa::nn

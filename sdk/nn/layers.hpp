@@ -9,12 +9,13 @@ namespace hansa::nn {
 at::Tensor linear(const Place&, const at::Tensor& x, Dropout&);                     // [..., in] -> [..., out]
 at::Tensor embedding(const Place&, const at::Tensor& ids, at::ScalarType compute);  // i64 [...] -> [..., out]
 at::Tensor rms_norm(const Place&, const at::Tensor& x, double epsilon);  // normalised in fp32, cast, times weight
+at::Tensor rms_norm_plus_one(const Place&, const at::Tensor& x, double epsilon);  // times 1 + weight in fp32, then cast
 at::Tensor layer_norm(const Place&, const at::Tensor& x, double epsilon);
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);  // silu(gate) * up
-at::Tensor gelu_new(const at::Tensor& x);                         // the tanh form
+at::Tensor layer_norm(const at::Tensor& x, double epsilon);  // without weight and bias
 
 // Sum over rows of -log softmax(head(hidden))[label], fp32 scalar; rows whose label is -100 count nothing. Never holds more
-// than a chunk of the logits; the gradient is found in the forward pass.
-at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&);
+// than a chunk of the logits; the gradient is found in the forward pass. soft_cap: logits become cap * tanh(logit / cap).
+at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&,
+                     double soft_cap = 0);
 
 }  // namespace hansa::nn

@@ -15,6 +15,8 @@ namespace hansa::full {
 
 namespace {
 
+bool has_weights(const Module& module) { return module.kind != Module::Kind::Attention; }
+
 std::vector<std::int64_t> shape_of(const Module& module) {
   if (module.kind == Module::Kind::Norm) return {module.out};
   if (module.kind == Module::Kind::Embedding) return {module.in, module.out};
@@ -39,6 +41,7 @@ Layout Full::layout(std::span<const Module> modules, double rank) const {
     layout.tensors.push_back({.name = std::move(name), .shape = std::move(shape)});
   };
   for (const auto& module : modules) {
+    if (!has_weights(module)) continue;
     add(module.name + ".weight", shape_of(module));
     if (module.bias) add(module.name + ".bias", {module.out});
   }
@@ -58,6 +61,7 @@ void Full::create(const Model& model, std::span<const Module> modules, double ra
   modules_.clear();
   tensors_.clear();
   for (const auto& module : modules) {
+    if (!has_weights(module)) continue;
     auto [weight, bias] = model.base(module.name);
     take(module, weight, bias);
   }
@@ -111,6 +115,7 @@ void Full::import_from(const std::filesystem::path& directory, const Model&, std
     return hf::load_tensor(stored, DType::f32);
   };
   for (const auto& module : modules) {
+    if (!has_weights(module)) continue;
     auto shape = shape_of(module);
     if (module.stored_transposed) std::swap(shape[0], shape[1]);
     const auto weight = stored_form(module, load(module.name + ".weight", shape));

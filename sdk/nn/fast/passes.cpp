@@ -1,0 +1,43 @@
+#include "nn/fast/passes.hpp"
+
+namespace hansa::nn::fast {
+
+namespace {
+
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+}
+template <class T>
+const Passes<T>& choose(const Passes<T>& avx512, const Passes<T>& avx2, const Passes<T>& base) {
+  return has_avx512() ? avx512 : has_avx2() ? avx2 : base;
+}
+#endif
+
+}  // namespace
+
+#if defined(__x86_64__)
+template <>
+const Passes<float>& passes<float>() {
+  static const auto& chosen = choose(kAvx512Float, kAvx2Float, kBaseFloat);
+  return chosen;
+}
+template <>
+const Passes<Half>& passes<Half>() {
+  static const auto& chosen = choose(kAvx512Half, kAvx2Half, kBaseHalf);
+  return chosen;
+}
+#else
+template <>
+const Passes<float>& passes<float>() {
+  return kBaseFloat;
+}
+template <>
+const Passes<Half>& passes<Half>() {
+  return kBaseHalf;
+}
+#endif
+
+}  // namespace hansa::nn::fast

@@ -1,0 +1,185 @@
+#include "nn/transformer.hpp"
+
+#include <deque>
+
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/zeros_like.h>
+#include <ATen/TensorOperators.h>
+
+#include "nn/layers.hpp"
+
+namespace hansa::nn {
+
+namespace {
+
+at::Tensor norm(const NormSpec& spec, const Place* place, const at::Tensor& x) {
+  switch (spec.form) {
+    case NormSpec::Form::None: return x;
+    case NormSpec::Form::Rms: return rms_norm(*place, x, spec.epsilon);
+    case NormSpec::Form::RmsPlusOne: return rms_norm_plus_one(*place, x, spec.epsilon);
+    case NormSpec::Form::Layer: return place ? layer_norm(*place, x, spec.epsilon) : layer_norm(x, spec.epsilon);
+  }
+  return x;
+}
+
+at::Tensor activated(Activation activation, const at::Tensor& x) {
+  switch (activation) {
+    case Activation::Silu: return at::silu(x);
+    case Activation::Gelu: return at::gelu(x);
+    case Activation::GeluTanh: return at::gelu(x, "tanh");
+    case Activation::Relu: return at::relu(x);
+  }
+  return x;
+}
+
+struct Projected {  // [batch, length, heads, dim]
+  at::Tensor query, key, value;
+};
+
+Projected project(const AttentionSpec& spec, const BlockPlaces& places, const at::Tensor& x, Dropout& dropout) {
+  const auto& heads = spec.heads;
+  const auto rows = x.size(0), length = x.size(1);
+  const auto by_head = [&](const at::Tensor& y, std::int64_t count) {
+    return y.reshape({rows, length, count, heads.dim});
+  };
+  auto first = linear(*places.query, x, dropout);
+  if (spec.inputs == AttentionSpec::Inputs::Apart)
+    return {by_head(first, heads.query), by_head(linear(*places.key, x, dropout), heads.key_value),
+            by_head(linear(*places.value, x, dropout), heads.key_value)};
+  if (spec.inputs == AttentionSpec::Inputs::PerHead) {
+    const auto all = first.view({rows, length, heads.query, 3, heads.dim});
+    return {all.select(3, 0), all.select(3, 1), all.select(3, 2)};
+  }
+  const auto q = heads.query_width(), kv = heads.key_value_width();
+  return {by_head(first.narrow(-1, 0, q), heads.query), by_head(first.narrow(-1, q, kv), heads.key_value),
+          by_head(first.narrow(-1, q + kv, kv), heads.key_value)};
+}
+
+at::Tensor attend(const AttentionSpec& spec, const BlockPlaces& places, const at::Tensor& x, const BlockPass& at) {
+  auto& dropout = at.pass.dropout;
+  auto [query, key, value] = project(spec, places, x, dropout);
+  query = norm(spec.query_norm, places.query_norm, query);
+  key = norm(spec.key_norm, places.key_norm, key);
+  if (at.turn) {
+    query = Rope::rotate(query, *at.turn);
+    key = Rope::rotate(key, *at.turn);
+  }
+  auto seen = attention(query, key, value, spec, at.visible, dropout, at.pass.cache, at.layer);
+  return linear(*places.output, seen, dropout);
+}
+
+at::Tensor feed_forward(const MlpSpec& spec, const BlockPlaces& places, const at::Tensor& x, Dropout& dropout) {
+  auto up = linear(*places.up, x, dropout);
+  if (places.gate)
+    return linear(*places.down, activated(spec.activation, linear(*places.gate, x, dropout)) * up, dropout);
+  if (!spec.joined) return linear(*places.down, activated(spec.activation, up), dropout);
+  const auto inner = up.size(-1) / 2;
+  return linear(*places.down, activated(spec.activation, up.narrow(-1, 0, inner)) * up.narrow(-1, inner, inner),
+                dropout);
+}
+
+}  // namespace
+
+at::Tensor block(const BlockSpec& spec, const BlockPlaces& places, const at::Tensor& x, const BlockPass& at) {
+  auto& dropout = at.pass.dropout;
+  const auto attended = [&](const at::Tensor& input) {
+    auto y = attend(spec.attention, places, input, at);
+    return dropout.apply(norm(spec.after_attention, places.after_attention, y), spec.dropout);
+  };
+  const auto fed = [&](const at::Tensor& input) {
+    auto y = feed_forward(spec.mlp, places, input, dropout);
+    return dropout.apply(norm(spec.after_mlp, places.after_mlp, y), spec.dropout);
+  };
+  const auto attention_norm = [&](const at::Tensor& y) { return norm(spec.attention_norm, places.attention_norm, y); };
+  const auto mlp_norm = [&](const at::Tensor& y) { return norm(spec.mlp_norm, places.mlp_norm, y); };
+  switch (spec.order) {
+    case BlockSpec::Order::NormFirst: {
+      auto middle = x + attended(attention_norm(x));
+      return middle + fed(mlp_norm(middle));
+    }
+    case BlockSpec::Order::NormLast: {
+      auto middle = attention_norm(x + attended(x));
+      return mlp_norm(middle + fed(middle));
+    }
+    case BlockSpec::Order::Parallel: return x + attended(attention_norm(x)) + fed(mlp_norm(x));
+  }
+  return x;
+}
+
+Transformer::Transformer(Architecture architecture) : architecture_(std::move(architecture)) {
+  for (const auto& settings : architecture_.spec.ropes) ropes_.emplace_back(settings);
+}
+
+void Transformer::bind(Places& places) {
+  const auto at = [&](const std::string& name) -> const Place* { return name.empty() ? nullptr : &places.at(name); };
+  const auto& spec = architecture_.spec;
+  tokens_ = at(spec.embedding.tokens);
+  positions_ = at(spec.embedding.positions);
+  types_ = at(spec.embedding.types);
+  embedding_norm_ = at(spec.embedding.norm.module);
+  project_in_ = at(spec.embedding.project);
+  final_norm_ = at(spec.final_norm.module);
+  project_out_ = at(spec.project);
+  blocks_.clear();
+  for (const auto& one : spec.blocks)
+    blocks_.push_back({.attention_norm = at(one.attention_norm.module),
+                       .after_attention = at(one.after_attention.module),
+                       .mlp_norm = at(one.mlp_norm.module),
+                       .after_mlp = at(one.after_mlp.module),
+                       .attention = at(one.attention.module),
+                       .query = at(one.attention.query),
+                       .key = at(one.attention.key),
+                       .value = at(one.attention.value),
+                       .output = at(one.attention.output),
+                       .query_norm = at(one.attention.query_norm.module),
+                       .key_norm = at(one.attention.key_norm.module),
+                       .gate = at(one.mlp.gate),
+                       .up = at(one.mlp.up),
+                       .down = at(one.mlp.down)});
+}
+
+at::Tensor Transformer::embed(const Pass& pass) const {
+  const auto& spec = architecture_.spec.embedding;
+  auto x = embedding(*tokens_, pass.batch.tokens, pass.compute);
+  if (spec.scale != 1) x = x * at::scalar_tensor(spec.scale, x.options());
+  if (project_in_) x = linear(*project_in_, x, pass.dropout);
+  if (positions_) x = x + embedding(*positions_, pass.batch.positions + spec.position_offset, pass.compute);
+  if (types_) x = x + embedding(*types_, at::zeros_like(pass.batch.tokens), pass.compute);
+  return pass.dropout.apply(norm(spec.norm, embedding_norm_, x), spec.dropout);
+}
+
+at::Tensor Transformer::forward(const Pass& pass) {
+  const auto& spec = architecture_.spec;
+  std::vector<Rope::Rows> turns;
+  for (auto& rope : ropes_) turns.push_back(rope.rows(pass.batch.positions, pass.compute));
+  std::deque<std::pair<std::optional<std::int64_t>, Visibility>> visibilities;  // by window
+  const auto visible = [&](const AttentionSpec& attention) -> const Visibility& {
+    for (const auto& [window, one] : visibilities)
+      if (window == attention.window) return one;
+    return visibilities
+        .emplace_back(attention.window, visibility(attention, spec.causal ? Sees::Past : Sees::All, pass.batch,
+                                                   pass.cache, pass.compute, pass.dropout))
+        .second;
+  };
+  auto x = embed(pass);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const auto& attention = spec.blocks[i].attention;
+    const BlockPass at{pass, attention.rope ? &turns[*attention.rope] : nullptr, visible(attention),
+                       static_cast<std::int64_t>(i)};
+    x = block(spec.blocks[i], blocks_[i], x, at);
+  }
+  x = norm(spec.final_norm, final_norm_, x);
+  return project_out_ ? linear(*project_out_, x, pass.dropout) : x;
+}
+
+TransformerModel::TransformerModel(std::string name, std::vector<std::string> model_types,
+                                   Architecture (*architecture)(const std::filesystem::path& checkpoint))
+    : CausalModel(std::move(name), std::move(model_types),
+                  [architecture](const std::filesystem::path& checkpoint) -> std::unique_ptr<Decoder> {
+                    return std::make_unique<Transformer>(architecture(checkpoint));
+                  }) {}
+
+}  // namespace hansa::nn

@@ -1,0 +1,54 @@
+// The forward pass of every architecture that a TransformerSpec can describe, by LibTorch's operators and autograd: the
+// plain form, which faster ones are tested against. Owned and called by CausalModel, training thread only.
+#pragma once
+#include <vector>
+
+#include "nn/architecture.hpp"
+#include "nn/causal_model.hpp"
+#include "nn/rope.hpp"
+
+namespace hansa::nn {
+
+struct BlockPlaces {  // the modules that a BlockSpec names; null where it names none
+  const Place *attention_norm = nullptr, *after_attention = nullptr, *mlp_norm = nullptr, *after_mlp = nullptr;
+  const Place* attention = nullptr;
+  const Place *query = nullptr, *key = nullptr, *value = nullptr, *output = nullptr;
+  const Place *query_norm = nullptr, *key_norm = nullptr;
+  const Place *gate = nullptr, *up = nullptr, *down = nullptr;
+};
+
+struct BlockPass {  // one block's part in a pass
+  const Pass& pass;
+  const Rope::Rows* turn;  // of queries and keys; null: they are not turned
+  const Visibility& visible;
+  std::int64_t layer;
+};
+
+// x [batch, length, width] after a block.
+at::Tensor block(const BlockSpec&, const BlockPlaces&, const at::Tensor& x, const BlockPass&);
+
+class Transformer final : public Decoder {
+ public:
+  explicit Transformer(Architecture);
+  const DecoderPlan& plan() const override { return architecture_.plan; }
+  void bind(Places&) override;
+  at::Tensor forward(const Pass&) override;
+
+ private:
+  at::Tensor embed(const Pass&) const;
+
+  Architecture architecture_;
+  std::vector<Rope> ropes_;
+  std::vector<BlockPlaces> blocks_;
+  const Place *tokens_ = nullptr, *positions_ = nullptr, *types_ = nullptr, *embedding_norm_ = nullptr,
+              *project_in_ = nullptr, *final_norm_ = nullptr, *project_out_ = nullptr;
+};
+
+// A model whose family is a function from config.json to an Architecture.
+class TransformerModel : public CausalModel {
+ public:
+  TransformerModel(std::string name, std::vector<std::string> model_types,
+                   Architecture (*architecture)(const std::filesystem::path& checkpoint));
+};
+
+}  // namespace hansa::nn
