@@ -70,4 +70,32 @@ class Counting : public Stateless<DataSource> {  // rows that count up by a step
   std::int64_t step_, next_ = 0;
 };
 
+// The same as pairs: one prompt of four tokens, the better answer goes on as the prompt did, the worse one by another step. Of
+// different lengths, so that there is padding.
+class Pairs : public Counting {
+ public:
+  explicit Pairs(std::int64_t step) : Counting(step) {}
+  std::optional<Batch> next(std::int64_t rows) override {
+    constexpr std::int64_t kPrompt = 4;
+    auto batch = Counting::next(rows);
+    batch->task = Task::Preference;
+    batch->documents = rows / 2;
+    batch->counted = 0;
+    const auto length = batch->tokens.size(1);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      auto* tokens = batch->tokens.mutable_data_ptr<std::int64_t>() + r * length;
+      auto* labels = batch->labels.mutable_data_ptr<std::int64_t>() + r * length;
+      const auto* better = tokens - (r % 2) * length;
+      const auto end = length - (r + r / 2) % 3;
+      for (std::int64_t c = 0; c < length; ++c) {
+        tokens[c] = c < kPrompt || r % 2 == 0 ? better[c] : (tokens[c - 1] + 5) % 37;
+        if (c > 0) labels[c - 1] = c < kPrompt || c >= end ? -100 : tokens[c];
+      }
+      labels[length - 1] = -100;
+      for (std::int64_t c = 0; c < length; ++c) batch->counted += labels[c] >= 0 ? 1 : 0;
+    }
+    return batch;
+  }
+};
+
 }  // namespace hansa::trainer_tests

@@ -39,6 +39,20 @@ ComponentBuilder<T, P, Interface>& declare(ComponentBuilder<T, P, Interface>& co
       .param(in(&Params::weight_decay), "weight_decay", "AdamW: decoupled; SGD: added to the gradient.", at_least(0))
       .param(in(&Params::momentum), "momentum", "SGD: memory of the velocity.", at_least(0), less_than(1))
       .param(in(&Params::max_grad_norm), "max_grad_norm", "Bound of the gradient's L2 norm; 0: none.", at_least(0))
+      .param(in(&Params::diverged_above), "diverged_above",
+             "A loss so many times that of the first step, or of 1 where that was lower, is given up; 0: only NaN and "
+             "infinity.",
+             at_least(0))
+      .param(in(&Params::held_out), "held_out",
+             "Share of the silo's examples that is not trained on and decides when to stop; 0: none.", at_least(0),
+             less_than(1), "fraction")
+      .param(in(&Params::held_out_most), "held_out_most", "Held-out examples that a check goes through, at most.",
+             at_least(1))
+      .param(in(&Params::check_every), "check_every", "Steps between two checks of the held-out loss.", at_least(1),
+             "steps")
+      .param(in(&Params::patience), "patience",
+             "Checks without a better held-out loss after which the round stops; the best state is what stays.",
+             at_least(1), "checks")
       .check([](const P& p, Problems& problems) {
         if (p.epochs && p.schedule != Shape::Constant)
           problems.add("epochs", "a schedule needs to know the number of steps, and epochs do not fix it",

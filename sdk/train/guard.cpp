@@ -12,15 +12,17 @@ namespace hansa::train {
 namespace {
 
 std::string remedy(const Params& params) {
-  return fmt::format("nothing is sent. Lower learning_rate (now {}), add warmup_steps (now {}) or lower max_grad_norm (now {})",
-                     params.learning_rate, params.warmup_steps, params.max_grad_norm);
+  return fmt::format(
+      "nothing is sent. Lower learning_rate (now {}), add warmup_steps (now {}) or lower max_grad_norm (now {})",
+      params.learning_rate, params.warmup_steps, params.max_grad_norm);
 }
 
 }  // namespace
 
 void Guard::refuse(std::uint64_t step, const std::string& what, double value) const {
   throw Error(fmt::format("training diverged: {} of step {} is {}{}; {}", what, step, value,
-                          start_ ? fmt::format(", the loss began at {:.4g}", *start_) : std::string(), remedy(params_)));
+                          start_ ? fmt::format(", the loss began at {:.4g}", *start_) : std::string(),
+                          remedy(params_)));
 }
 
 // Below one nat a factor says little: a few hard labels make it.
@@ -28,10 +30,11 @@ double Guard::bound() const { return params_.diverged_above * std::max(*start_, 
 
 void Guard::require_below(std::uint64_t step, double loss, const char* of) const {
   if (!watches() || loss <= bound()) return;
-  throw Error(fmt::format(
-      "training diverged: after step {} the loss is {:.4g} ({}), it began at {:.4g}, and above {:.4g} (diverged_above = {}) "
-      "no good is expected; {}",
-      step, loss, of, *start_, bound(), params_.diverged_above, remedy(params_)));
+  throw Error(
+      fmt::format("training diverged: after step {} the loss is {:.4g} ({}), it began at {:.4g}, and above {:.4g} "
+                  "(diverged_above = {}) "
+                  "no good is expected; {}",
+                  step, loss, of, *start_, bound(), params_.diverged_above, remedy(params_)));
 }
 
 void Guard::see(std::uint64_t step, double loss) {

@@ -43,6 +43,7 @@ std::uint64_t steps_of(const Params&, std::uint64_t examples);
 struct Trained {
   std::vector<Index> indices;  // in the trainable layout
   std::vector<at::Tensor> parameters;
+  std::vector<double> rates;  // factors of the learning rate that the adapter asks for
 };
 Trained trained(Adapter&, const Exchange&);
 
