@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
+#include <ATen/ops/index_put.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
@@ -12,9 +13,11 @@
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 
 #include "nn/cross_entropy.hpp"
+#include "nn/label_losses.hpp"
 #include "nn/low_rank.hpp"
 
 namespace hansa::nn {
@@ -147,8 +150,14 @@ at::Tensor layer_norm(const Place& place, const at::Tensor& x, double epsilon) {
   return at::layer_norm(x, {x.size(-1)}, weight, optional(bias), epsilon);
 }
 
-at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,
-                     double soft_cap) {
+namespace {
+
+struct HeadProduct {  // rows weightᵀ are the logits of the counted labels
+  at::Tensor rows, weight, labels;
+  at::Tensor counted;  // where they stand in the flattened labels
+};
+
+HeadProduct head_product(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout) {
   auto rows = hidden.reshape({-1, hidden.size(-1)});
   auto flat = labels.reshape({-1});
   auto counted = flat.ge(0).nonzero().squeeze(1);
@@ -178,7 +187,23 @@ at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tens
     if (factors.defined()) weight = weight * factors.to(type).unsqueeze(1);
   }
   if (in.rescale && in.rescale->of == Rescale::Of::Output) weight = weight * in.rescale->by.to(type).unsqueeze(1);
-  return chunked_cross_entropy(rows, weight, flat, default_chunk_rows(weight.size(0)), soft_cap);
+  return {rows, weight, flat, counted};
+}
+
+}  // namespace
+
+at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,
+                     double soft_cap) {
+  const auto of = head_product(head, hidden, labels, dropout);
+  return chunked_cross_entropy(of.rows, of.weight, of.labels, default_chunk_rows(of.weight.size(0)), soft_cap);
+}
+
+at::Tensor head_label_losses(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,
+                             double soft_cap) {
+  const auto of = head_product(head, hidden, labels, dropout);
+  const auto nats =
+      chunked_label_losses(of.rows, of.weight, of.labels, default_chunk_rows(of.weight.size(0)), soft_cap);
+  return at::zeros({labels.numel()}, nats.options()).index_put({of.counted}, nats).view(labels.sizes());
 }
 
 }  // namespace hansa::nn

@@ -18,4 +18,8 @@ at::Tensor layer_norm(const at::Tensor& x, double epsilon);  // without weight a
 at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&,
                      double soft_cap = 0);
 
+// The same label by label: fp32 in the shape of the labels, 0 where none is counted. The backward pass computes the chunks again.
+at::Tensor head_label_losses(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&,
+                             double soft_cap = 0);
+
 }  // namespace hansa::nn

@@ -161,13 +161,13 @@ TEST_CASE("gradients equal finite differences of the reported loss") {
       const auto along = directions(parts, 1);
       double expected = 0;
       for (std::size_t i = 0; i < along.size(); ++i) expected += (along[i] * gradients[i]).sum().item<double>();
-      constexpr double kStep = 2e-3;
+      constexpr double kStep = 5e-4;
       shift(parts, along, kStep);
       const double ahead = learn(parts, params).at("loss");
       shift(parts, along, -2 * kStep);
       const double behind = learn(parts, params).at("loss");
       shift(parts, along, kStep);
-      CHECK((ahead - behind) / (2 * kStep) == Approx(expected).epsilon(0.02).margin(2e-3));
+      CHECK((ahead - behind) / (2 * kStep) == Approx(expected).epsilon(0.02).margin(0.02));
     }
   }
 }
@@ -176,7 +176,7 @@ TEST_CASE(
     "near what the round began with, the first step knows no difference, and the parameters are those that moved") {
   RealParts parts("lora"), base("lora");
   shift(parts, directions(parts, 0.3), 1);
-  auto params = one_step(0.5);
+  auto params = one_step(0.01);
   params.steps = 8;
   params.reference = Reference::RoundStart;
   const auto told = learn(parts, params);
