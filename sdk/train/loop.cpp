@@ -270,12 +270,16 @@ void Dropout::off() {
   on_ = false;
 }
 
-Found model_loss(Model& model, const Batch& batch, Dropout&) {
+void require_single_texts(const Batch& batch) {
   if (batch.task == Task::Preference)
     throw Error(
         "the data source gives pairs of a better and a worse answer, and this trainer would learn both; use a trainer "
         "for "
         "preferences, or a data source that gives single texts");
+}
+
+Found model_loss(Model& model, const Batch& batch, Dropout&) {
+  require_single_texts(batch);
   return {model.loss(batch), static_cast<std::uint64_t>(batch.counted), {}};
 }
 

@@ -86,6 +86,7 @@ struct Found {
 using Objective = std::function<Found(Model&, const Batch&, Dropout&)>;
 // The model's own loss, over counted labels. Throws on pairs of a better and a worse answer: it would learn both.
 Found model_loss(Model&, const Batch&, Dropout&);
+void require_single_texts(const Batch&);  // throws on pairs
 
 // Called once in each step, when all its micro-batches are through: the parameters' gradients are then those of the mean loss
 // per unit, neither clipped nor decayed. It may change them in place; clipping and the optimiser come after it. A parameter

@@ -6,6 +6,7 @@
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
+#include <train/as_at_start.hpp>
 #include <train/declare.hpp>
 
 #include "base/error.hpp"
@@ -13,25 +14,6 @@
 namespace hansa::dpo {
 
 namespace {
-
-// Parameters as the round began with them, put into the adapter while it lives.
-class AsAtStart {
- public:
-  AsAtStart(const std::vector<at::Tensor>& parameters, const std::vector<at::Tensor>& start) : parameters_(parameters) {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      now_.push_back(parameters_[i].detach().clone());
-      parameters_[i].copy_(start[i]);
-    }
-  }
-  ~AsAtStart() {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].copy_(now_[i]);
-  }
-  AsAtStart(const AsAtStart&) = delete;
-  AsAtStart& operator=(const AsAtStart&) = delete;
-
- private:
-  std::vector<at::Tensor> parameters_, now_;
-};
 
 // The model without the adapter while it lives.
 class Bare {
@@ -85,14 +67,13 @@ std::uint64_t Dpo::steps(std::uint64_t examples) const { return train::steps_of(
 TrainResult Dpo::train(Model& model, Adapter& adapter, DataSource& data, const TrainContext& context) {
   const auto what = train::trained(adapter, context.exchange);
   std::vector<at::Tensor> start;
-  if (params_.reference == Reference::RoundStart)
-    for (const auto& parameter : what.parameters) start.push_back(parameter.detach().clone());
+  if (params_.reference == Reference::RoundStart) start = train::copies_of(what.parameters);
 
   const auto reference_of = [&](const Batch& batch, train::Dropout& dropout) {
     const at::NoGradGuard no_grad;
     const train::Dropout::Off off(dropout);
     if (params_.reference == Reference::RoundStart) {
-      const AsAtStart swapped(what.parameters, start);
+      const train::AsAtStart swapped(what.parameters, start);
       return log_probabilities(params_, model, batch);
     }
     const Bare bare(model, adapter);

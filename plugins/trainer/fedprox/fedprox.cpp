@@ -6,6 +6,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros_like.h>
+#include <train/as_at_start.hpp>
 #include <train/declare.hpp>
 
 namespace hansa::fedprox {
@@ -26,8 +27,7 @@ double distance(const std::vector<at::Tensor>& from, const std::vector<at::Tenso
 
 TrainResult FedProx::train(Model& model, Adapter& adapter, DataSource& data, const TrainContext& context) {
   const auto what = train::trained(adapter, context.exchange);
-  std::vector<at::Tensor> start;
-  for (const auto& parameter : what.parameters) start.push_back(parameter.detach().clone());
+  const auto start = train::copies_of(what.parameters);
   train::Hook pull;
   if (params_.mu > 0)  // without it the loop is sft's to the last bit
     pull = [&](const train::Trained& moving) {
