@@ -12,6 +12,7 @@
 #include "config/json_schema.hpp"
 #include "conformance_command.hpp"
 #include "coordinator_command.hpp"
+#include "data_command.hpp"
 #include "model_commands.hpp"
 #include "node_command.hpp"
 #include "opened.hpp"
@@ -139,6 +140,7 @@ int run(int argc, char** argv) {
       ->allow_extra_args(false);
   add_trust_options(*schema, schema_trust);
   PrivacyCommand privacy(program);
+  DataCommand data(program);
   ModelCommands models(program);
 
   // Parts of other commands, run as processes of their own.
@@ -198,6 +200,7 @@ int run(int argc, char** argv) {
   if (*coordinator) return coordinator_command(all.coordinator);
   if (*node) return node_command(all.node);
   if (privacy.chosen()) return privacy.run(std::cout);
+  if (data.chosen()) return data.run(std::cin, std::cout, std::cerr);
   if (models.chosen()) return models.run();
   if (*initial) return initial_version_command(all.initial, all.initial_out, all.initial_rank);
   return train_alone_command(all.alone, all.alone_node, all.alone_out);

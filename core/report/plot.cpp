@@ -21,6 +21,7 @@ namespace {
 // Okabe and Ito's palette, which stays apart for colour-blind readers, with grey for its yellow (too faint on white).
 constexpr std::array kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#808080"};
 constexpr std::size_t kManyPoints = 60;  // beyond it, marks would hide the line
+constexpr std::size_t kManyBars = 40;    // beyond it, names would hide each other
 
 std::string in_quotes(std::string_view text) {  // gnuplot's single quotes: nothing inside is interpreted
   std::string result = "'";
@@ -65,6 +66,12 @@ struct Finished {
   std::string said;
 };
 
+bool has_data(const BarPlot& plot) { return !plot.bars.empty(); }
+bool has_data(const PlotPage& page) {
+  return std::ranges::any_of(
+      page, [](const auto& panel) { return std::visit([](const auto& plot) { return has_data(plot); }, panel); });
+}
+
 // Runs gnuplot on `script` in `directory`, which spares us from quoting paths. An errno where it cannot be started.
 Result<Finished> run_gnuplot(const std::filesystem::path& directory, std::string script) {
   using Run = Result<Finished>;
@@ -97,25 +104,29 @@ Result<Finished> run_gnuplot(const std::filesystem::path& directory, std::string
   return finished;
 }
 
-}  // namespace
-
-std::string gnuplot_script(const LinePlot& plot, const std::string& svg_name) {
-  const auto [low, high] = x_range(plot);
-  std::string script = fmt::format(
+std::string preamble(const std::string& svg_name, int height) {
+  return fmt::format(
       "# Draw again with: gnuplot THIS_FILE\n"
       "set encoding utf8\n"
-      "set terminal svg size 960,560 dynamic noenhanced font 'sans-serif,14' background rgb '#ffffff'\n"
-      "set output {}\n"
+      "set terminal svg size 960,{} dynamic noenhanced font 'sans-serif,14' background rgb '#ffffff'\n"
+      "set output {}\n",
+      height, in_quotes(svg_name));
+}
+
+// `first`: number of the first data block, of which each script has its own.
+std::string panel_script(const LinePlot& plot, std::size_t first) {
+  const auto [low, high] = x_range(plot);
+  std::string script = fmt::format(
       "set title {}\nset xlabel {}\nset ylabel {}\n"
       "set border 3 lc rgb '#606060'\nset tics nomirror\nset grid ytics lt 1 lw 1 lc rgb '#e4e4e4'\n"
       "set key outside right top Left reverse spacing 1.2\n"
       "set xrange [{}:{}]\nset offsets 0, 0, graph 0.04, graph 0.04\n",
-      in_quotes(svg_name), in_quotes(plot.title), in_quotes(plot.x_label), in_quotes(plot.y_label), low, high);
+      in_quotes(plot.title), in_quotes(plot.x_label), in_quotes(plot.y_label), low, high);
   std::string lines;
   for (std::size_t i = 0; i < plot.series.size(); ++i) {
     const auto& series = plot.series[i];
     if (series.points.empty() || (series.points.size() == 1 && !std::isfinite(series.points[0].second))) continue;
-    script += fmt::format("$s{} << EOD\n", i);
+    script += fmt::format("$s{} << EOD\n", first + i);
     if (series.points.size() == 1) {
       script += fmt::format("{0} {1}\n{2} {1}\n", low, series.points[0].second, high);
     } else {
@@ -126,12 +137,57 @@ std::string gnuplot_script(const LinePlot& plot, const std::string& svg_name) {
     }
     script += "EOD\n";
     const auto title = series.name.empty() ? std::string("notitle") : "title " + in_quotes(series.name);
-    lines += fmt::format("{}$s{} using 1:2 {} {}", lines.empty() ? "plot " : ", \\\n     ", i, style_of(series), title);
+    lines += fmt::format("{}$s{} using 1:2 {} {}", lines.empty() ? "plot " : ", \\\n     ", first + i, style_of(series),
+                         title);
   }
   return script + lines + "\n";
 }
 
-std::optional<std::string> draw_svg(const LinePlot& plot, const std::filesystem::path& svg) {
+std::string panel_script(const BarPlot& plot, std::size_t first) {
+  std::string script = fmt::format(
+      "set title {}\nset xlabel ''\nset ylabel {}\n"
+      "set border 3 lc rgb '#606060'\nset tics nomirror\nset grid ytics lt 1 lw 1 lc rgb '#e4e4e4'\n"
+      "unset key\nset boxwidth 0.7\nset style fill solid 0.8\nset xrange [-0.6:{}]\nset yrange [0:*]\nset offsets 0, "
+      "0, graph 0.04, 0\n",
+      in_quotes(plot.title), in_quotes(plot.y_label), static_cast<double>(plot.bars.size()) - 0.4);
+  std::string names;
+  script += fmt::format("$s{} << EOD\n", first);
+  for (std::size_t i = 0; i < plot.bars.size(); ++i) {
+    script += fmt::format("{} {}\n", i, plot.bars[i].second);
+    if (plot.bars.size() <= kManyBars)
+      names += fmt::format("{}{} {}", names.empty() ? "" : ", ", in_quotes(plot.bars[i].first), i);
+  }
+  script += "EOD\n";
+  script += names.empty() ? std::string() : fmt::format("set xtics ({}) rotate by -35\n", names);
+  return script +
+         fmt::format("plot $s{} using 1:2 with boxes lc rgb '{}'\nset xtics autofreq norotate\nset yrange [*:*]\n",
+                     first, kColours[0]);
+}
+
+}  // namespace
+
+std::string gnuplot_script(const LinePlot& plot, const std::string& svg_name) {
+  return preamble(svg_name, 560) + panel_script(plot, 0);
+}
+
+std::string gnuplot_script(const PlotPage& page, const std::string& svg_name) {
+  constexpr int kPanel = 420;
+  auto script = preamble(svg_name, kPanel * static_cast<int>(page.size())) +
+                fmt::format("set multiplot layout {},1\n", page.size());
+  std::size_t first = 0;
+  for (const auto& panel : page) {
+    if (!std::visit([](const auto& plot) { return has_data(plot); }, panel)) continue;
+    script += std::visit([&](const auto& plot) { return panel_script(plot, first); }, panel);
+    const auto* lines = std::get_if<LinePlot>(&panel);
+    first += lines ? lines->series.size() : 1;
+  }
+  return script + "unset multiplot\n";
+}
+
+namespace {
+
+template <class Plot>
+std::optional<std::string> draw(const Plot& plot, const std::filesystem::path& svg) {
   const auto refuse = [&](std::string_view why) { return fmt::format("no plot {}: {}", svg.string(), why); };
   if (!has_data(plot)) return refuse("there is nothing to draw yet");
   auto script = svg;
@@ -149,5 +205,10 @@ std::optional<std::string> draw_svg(const LinePlot& plot, const std::filesystem:
     return refuse(why.what());
   }
 }
+
+}  // namespace
+
+std::optional<std::string> draw_svg(const LinePlot& plot, const std::filesystem::path& svg) { return draw(plot, svg); }
+std::optional<std::string> draw_svg(const PlotPage& page, const std::filesystem::path& svg) { return draw(page, svg); }
 
 }  // namespace hansa
