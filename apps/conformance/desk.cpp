@@ -80,13 +80,15 @@ Workplace workplace_for(const Subject& subject) {
       continue;  // not for this model
     }
     fitted = true;
-    for (const auto company : {Company::Federated, Company::Alone}) {
+    using enum Company;
+    for (const auto& [company, task] : {std::pair(Federated, Task::Language), std::pair(Alone, Task::Language),
+                                        std::pair(Federated, Task::Preference), std::pair(Alone, Task::Preference)}) {
       try {
-        Desk desk(subject, bench, *adapter);
+        Desk desk(subject, bench, *adapter, task);
         const auto trainer = subject.make_with<Trainer>(brief(subject, subject.params));
         auto data = desk.lessons();
         take_turn(desk, *trainer, data, context_of(desk, *trainer, desk.all_shared(), company, {}));
-        return {bench, adapter, company};
+        return {bench, adapter, company, task};
       } catch (const std::exception&) {
         if (why.empty()) why = fmt::format("with adapter {}: {}", adapter->id, plain_message());
       }

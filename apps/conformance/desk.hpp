@@ -19,8 +19,8 @@ enum class Company { Federated, Alone };
 // A model with an adapter in it, as a node has them when its turn comes.
 class Desk {
  public:
-  Desk(const Subject& subject, std::shared_ptr<Bench> with, const HansaComponent& component)
-      : bench(std::move(with)), adapter(make_partner<Adapter>(subject, component)) {
+  Desk(const Subject& subject, std::shared_ptr<Bench> with, const HansaComponent& component, Task what = Task::Language)
+      : bench(std::move(with)), adapter(make_partner<Adapter>(subject, component)), task(what) {
     layout = adapter->layout(bench->modules, 0);
     clear();
   }
@@ -37,11 +37,12 @@ class Desk {
     return all;
   }
   std::vector<Role> all_shared() const { return std::vector<Role>(layout.tensors.size(), Role::Shared); }
-  Lessons lessons(std::size_t first = 0) const { return {bench->real->vocabulary(), first, kLessons}; }
+  Lessons lessons(std::size_t first = 0) const { return {bench->real->vocabulary(), first, kLessons, task}; }
 
   std::shared_ptr<Bench> bench;
   Instance<Adapter> adapter;
   Layout layout;
+  Task task;  // of its lessons
 };
 
 TrainContext context_of(const Desk&, Trainer&, const std::vector<Role>&, Company, const Case&);
@@ -57,18 +58,22 @@ Turn take_turn(Desk&, Trainer&, DataSource&, const TrainContext&, Watch = Watch:
 // Rounds are played hundreds of times: a trainer with a whole-numbered parameter `steps` makes a few only.
 Value brief(const Subject&, Value params);
 
-// The first adapter of the registry, and the company, with which this trainer trains at all.
+// The first adapter of the registry, the company and the kind of lessons (texts, or else pairs of answers) with which this
+// trainer trains at all.
 struct Workplace {
   std::shared_ptr<Bench> bench;
   const HansaComponent* adapter = nullptr;
   Company company = Company::Federated;
+  Task task = Task::Language;
 };
 Workplace workplace_for(const Subject&);  // throws NotConcerned without an adapter, Broken when it trains with none
 
 // A desk with a trainer at it, as the checks want them.
 struct Ready {
   explicit Ready(const Subject& subject)
-      : place(workplace_for(subject)), desk(subject, place.bench, *place.adapter), trainer(subject.make<Trainer>()) {}
+      : place(workplace_for(subject)),
+        desk(subject, place.bench, *place.adapter, place.task),
+        trainer(subject.make<Trainer>()) {}
   TrainContext context(const std::vector<Role>& roles, const Case& input = {}) {
     return context_of(desk, *trainer, roles, place.company, input);
   }

@@ -259,6 +259,28 @@ Batch made_up_batch(std::int64_t rows, std::int64_t length, std::int64_t vocabul
   return batch;
 }
 
+Batch made_up_pair(std::int64_t length, std::int64_t vocabulary, std::uint64_t seed) {
+  constexpr std::int64_t kPrompt = 3;
+  const auto better = made_up_batch(1, length, vocabulary, seed);
+  Batch pair{.tokens = better.tokens.repeat({2, 1}),
+             .labels = better.labels.repeat({2, 1}),
+             .documents = 1,
+             .task = Task::Preference};
+  auto* tokens = pair.tokens.mutable_data_ptr<std::int64_t>() + length;
+  auto* labels = pair.labels.mutable_data_ptr<std::int64_t>() + length;
+  const auto range = std::min<std::int64_t>(vocabulary, 31);
+  for (auto i = kPrompt; i < length; ++i) {
+    if (labels[i] < 0) break;
+    tokens[i] = (tokens[i - 1] + 8) % range;
+    labels[i] = (tokens[i] + 8) % range;
+  }
+  pair.labels.narrow(1, 0, kPrompt - 1).fill_(-100);
+  pair.labels.select(0, 1).select(0, kPrompt - 1).fill_(tokens[kPrompt]);
+  pair.counted = pair.labels.ge(0).sum().item<std::int64_t>();
+  pair.bytes = pair.counted;
+  return pair;
+}
+
 void Lessons::start_pass() {
   order_.resize(count_);
   for (std::size_t i = 0; i < count_; ++i) order_[i] = i;
@@ -280,23 +302,27 @@ std::optional<Batch> Lessons::next(std::int64_t rows) {
   constexpr std::int64_t kLength = 12;
   if (on_next) on_next();
   std::vector<Batch> found;
-  while (static_cast<std::int64_t>(found.size()) < rows) {
+  const bool pairs = task_ == Task::Preference;
+  const auto wanted = static_cast<std::size_t>(pairs ? std::max<std::int64_t>(1, rows / 2) : rows);
+  while (found.size() < wanted) {
     if (at_ == order_.size()) {
       if (!seed_) break;
       ++*seed_;
       start_pass();
     }
-    found.push_back(made_up_batch(1, kLength, vocabulary_, first_ + order_[at_++]));
+    const auto document = first_ + order_[at_++];
+    found.push_back(pairs ? made_up_pair(kLength, vocabulary_, document)
+                          : made_up_batch(1, kLength, vocabulary_, document));
   }
   if (found.empty()) return std::nullopt;
-  const auto count = static_cast<std::int64_t>(found.size());
-  Batch batch;
-  batch.tokens = at::zeros({count, kLength}, at::kLong);
-  batch.labels = at::zeros({count, kLength}, at::kLong);
-  for (std::int64_t row = 0; row < count; ++row) {
-    const auto& one = found[static_cast<std::size_t>(row)];
-    batch.tokens.select(0, row).copy_(one.tokens[0]);
-    batch.labels.select(0, row).copy_(one.labels[0]);
+  const std::int64_t each = pairs ? 2 : 1, count = static_cast<std::int64_t>(found.size());
+  Batch batch{.task = task_};
+  batch.tokens = at::zeros({each * count, kLength}, at::kLong);
+  batch.labels = at::zeros({each * count, kLength}, at::kLong);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto& one = found[static_cast<std::size_t>(i)];
+    batch.tokens.narrow(0, each * i, each).copy_(one.tokens);
+    batch.labels.narrow(0, each * i, each).copy_(one.labels);
     batch.counted += one.counted;
   }
   batch.bytes = 2 * batch.counted;
@@ -317,6 +343,18 @@ double mean_loss(Model& model, DataSource& data) {
     tokens += static_cast<double>(batch->counted);
   }
   return nats / tokens;
+}
+
+double mean_margin(Model& model, DataSource& data) {
+  const at::NoGradGuard no_grad;
+  data.rewind();
+  double nats = 0, pairs = 0;
+  while (const auto batch = data.next(16)) {
+    const auto rows = model.label_losses(*batch).sum(1).view({-1, 2});
+    nats += (rows.select(1, 1) - rows.select(1, 0)).sum().item<double>();
+    pairs += static_cast<double>(rows.size(0));
+  }
+  return nats / pairs;
 }
 
 // ---- layouts

@@ -113,13 +113,15 @@ struct Bench {
 
 // Batches made up from a seed, in which there is something to learn: documents of `length` tokens and less.
 Batch made_up_batch(std::int64_t rows, std::int64_t length, std::int64_t vocabulary, std::uint64_t seed);
+// A pair: such a document as the better answer, and one that goes on after the same beginning by another rule.
+Batch made_up_pair(std::int64_t length, std::int64_t vocabulary, std::uint64_t seed);
 
-// Documents as a model can learn them, in rows of different lengths. Counts what it gave.
+// Documents as a model can learn them, in rows of different lengths, or pairs of them. Counts what it gave.
 class Lessons final : public Stateless<DataSource> {
  public:
   // Documents `first` to `first + count` of an endless list.
-  Lessons(std::int64_t vocabulary, std::size_t first, std::size_t count)
-      : vocabulary_(vocabulary), first_(first), count_(count) {
+  Lessons(std::int64_t vocabulary, std::size_t first, std::size_t count, Task task = Task::Language)
+      : vocabulary_(vocabulary), first_(first), count_(count), task_(task) {
     rewind();
   }
   void open(const std::filesystem::path&, const Tokenizer*, std::int64_t) override { rewind(); }
@@ -135,12 +137,15 @@ class Lessons final : public Stateless<DataSource> {
   void start_pass();
   std::int64_t vocabulary_;
   std::size_t first_, count_, at_ = 0;
+  Task task_;
   std::optional<std::uint64_t> seed_;
   std::vector<std::size_t> order_;
 };
 
 // Mean loss per counted token over a pass in file order.
 double mean_loss(Model&, DataSource&);
+// Of pairs: by how many nats the worse answer is less likely than the better one, on average.
+double mean_margin(Model&, DataSource&);
 // A layout as a number, for traces.
 double digest_of(const Layout&);
 // Its groups are a partition of its tensors, names are unique, shapes make sense. Throws Broken.

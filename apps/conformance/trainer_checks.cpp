@@ -32,7 +32,7 @@ class TrainerDriver final : public Driver {
  public:
   TrainerDriver(const Subject& subject, const Workplace& place, const Value& params, std::uint64_t run_seed)
       : company_(place.company),
-        desk_(subject, place.bench, *place.adapter),
+        desk_(subject, place.bench, *place.adapter, place.task),
         trainer_(subject.make_with<Trainer>(brief(subject, params), run_seed)) {}
   Component& component() override { return *trainer_; }
   NamedTensors play(const Case& input) override {
@@ -135,8 +135,20 @@ void model_stays(const Subject& subject) {
        "without injections the model computes other logits than before the training");
 }
 
+void learns_to_prefer(Ready& ready) {
+  auto data = ready.desk.lessons();
+  auto& model = ready.desk.bench->model;
+  const double before = mean_margin(model, data);
+  for (Round round = 1; round <= 3; ++round) ready.turn({1, 0, round});
+  const double after = mean_margin(model, data);
+  hold(std::isfinite(after) && after > before,
+       fmt::format("three rounds on {} pairs take the better answer from {:.6g} nats ahead of the worse one to {:.6g}",
+                   kLessons, before, after));
+}
+
 void learns(const Subject& subject) {
   Ready ready(subject);
+  if (ready.desk.task == Task::Preference) return learns_to_prefer(ready);
   auto data = ready.desk.lessons();
   auto& model = ready.desk.bench->model;
   const double before = mean_loss(model, data);
@@ -219,7 +231,7 @@ void unknown_channel(const Subject& subject) {
 
 void listens(const Subject& subject) {
   const auto place = workplace_for(subject);
-  Desk desk(subject, place.bench, *place.adapter);
+  Desk desk(subject, place.bench, *place.adapter, place.task);
   // Passes through the model after the second batch, with and without a request to stop there.
   const auto passes = [&](bool stop) {
     desk.clear();
@@ -266,7 +278,7 @@ std::vector<Check> trainer_checks() {
        reports_truly},
       {"roles", "It moves parameters that are Shared or Personal, and never one that is Frozen.", moves_its_roles},
       {"model", "The base stays as it is; the model is left as it was lent, without dropout.", model_stays},
-      {"learns", "The loss on the silo does not rise.", learns},
+      {"learns", "The loss on the silo does not rise; of pairs of answers, the better one gains.", learns},
       {"pure", "steps(), up() and down() depend on what they are asked and nothing else.", pure_plans},
       {"channels", "What it sends fits the layouts of its channels.", channels_fit},
       {"odd-channel", "A channel that it has no use for is refused.", unknown_channel},
