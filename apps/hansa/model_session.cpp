@@ -30,7 +30,11 @@ ModelSession open_model(const StrategyRegistry& registry, const HostServices& se
     session.modules = model.modules(checkpoint);
     model.open(checkpoint, {.compute = compute});
   });
-  if (hf::has_tokenizer(checkpoint)) session.tokenizer = std::make_unique<hf::HfTokenizer>(checkpoint);
+  if (hf::has_tokenizer(checkpoint)) {
+    auto tokenizer = std::make_unique<hf::HfTokenizer>(checkpoint);
+    hf::require_ids_within(session.model->vocabulary(), *tokenizer, checkpoint);
+    session.tokenizer = std::move(tokenizer);
+  }
   if (!adapter) return session;
 
   for (const auto* component : registry.components("adapter")) {

@@ -71,7 +71,11 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   });
   created_.resize(layout_.tensors.size());
   fresh_.save(std::string(kTrainer), *trainer_);
-  if (hf::has_tokenizer(path)) tokenizer_ = std::make_unique<hf::HfTokenizer>(path);
+  if (hf::has_tokenizer(path)) {
+    auto tokenizer = std::make_unique<hf::HfTokenizer>(path);
+    hf::require_ids_within(model_->vocabulary(), *tokenizer, path);
+    tokenizer_ = std::move(tokenizer);
+  }
   enable_adapter(true);
 }
 

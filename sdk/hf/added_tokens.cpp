@@ -1,8 +1,14 @@
 #include "hf/added_tokens.hpp"
 
 #include <algorithm>
+#include <limits>
 
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
 #include "hf/code_points.hpp"
+#include "hf/json_file.hpp"
 
 namespace hansa::hf {
 namespace {
@@ -34,6 +40,26 @@ bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) {
 }
 
 }  // namespace
+
+AddedToken read_added_token(const nlohmann::json& entry) {
+  const auto& where = kAddedTokensWhere;
+  allow_only(entry, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}, where);
+  AddedToken token;
+  token.content = text_of(entry, "content", where);
+  if (is_absent(entry, "id") || !entry.at("id").is_number_unsigned() ||
+      entry.at("id").get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max()) {
+    throw Error(
+        fmt::format("{}: the id of '{}' is missing or not a number from 0 to 2147483647", where, token.content));
+  }
+  token.id = entry.at("id").get<TokenId>();
+  if (token.content.empty()) throw Error(fmt::format("{}: the token with the id {} is empty", where, token.id));
+  token.special = flag_of(entry, "special", false, where);
+  token.normalized = flag_of(entry, "normalized", !token.special, where);
+  token.single_word = flag_of(entry, "single_word", false, where);
+  token.lstrip = flag_of(entry, "lstrip", false, where);
+  token.rstrip = flag_of(entry, "rstrip", false, where);
+  return token;
+}
 
 void AddedTokenMatcher::add(std::string_view pattern, const AddedToken& token) {
   if (pattern.empty()) return;

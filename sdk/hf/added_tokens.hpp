@@ -7,7 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "hf/byte_pairs.hpp"
+#include <nlohmann/json_fwd.hpp>
+
+#include "hf/token_model.hpp"
 
 namespace hansa::hf {
 
@@ -19,6 +21,10 @@ struct AddedToken {
   bool normalized = false;              // looked for after normalising
   bool special = false;                 // skipped when decoding
 };
+
+inline const std::string kAddedTokensWhere = "tokenizer.json: added_tokens";
+// An entry of added_tokens. Throws Error.
+AddedToken read_added_token(const nlohmann::json& entry);
 
 struct Segment {  // of a text
   std::string_view text;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <unordered_map>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -14,7 +14,7 @@
 namespace hansa::hf {
 namespace {
 
-const std::string kWhere = "tokenizer.json: model";
+const std::string& kWhere = kModelWhere;
 constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
 
 std::uint64_t pair_key(TokenId left, TokenId right) { return std::uint64_t{left} << 32 | right; }
@@ -34,63 +34,40 @@ std::pair<std::string, std::string> parts_of_merge(const nlohmann::json& merge, 
   throw Error(fmt::format("{}: merge {} is {}, not two tokens", kWhere, index, merge.dump()));
 }
 
-void refuse_affixes(const nlohmann::json& model) {
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!is_absent(model, key) && model.at(key) != "") {
-      throw Error(
-          fmt::format("{}: {} = {} is not supported; supported: null and \"\"", kWhere, key, model.at(key).dump()));
-    }
-  }
-  if (!is_absent(model, "dropout") && model.at("dropout") != 0) {
-    throw Error(
-        fmt::format("{}: dropout = {} is not supported; supported: null and 0", kWhere, model.at("dropout").dump()));
-  }
-}
-
 }  // namespace
 
-BytePairs::BytePairs(const nlohmann::json& model) {
-  if (!model.is_object()) throw Error(kWhere + " is missing or not an object");
-  // Files of old versions have no type; they are BPE when they have merges.
-  const auto type = is_absent(model, "type") && model.contains("merges") ? "BPE" : text_of(model, "type", kWhere);
-  if (type != "BPE") throw Error(fmt::format("{}: type '{}' is not supported; supported: BPE", kWhere, type));
+BytePairs::BytePairs(const nlohmann::json& model) : vocabulary_(read_vocabulary(model)) {
   allow_only(model,
              {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
               "byte_fallback", "ignore_merges", "vocab", "merges"},
              kWhere);
-  refuse_affixes(model);
+  if (!is_absent(model, "dropout") && model.at("dropout") != 0) {
+    throw Error(
+        fmt::format("{}: dropout = {} is not supported: the same text would have other ids each time; supported: "
+                    "null and 0",
+                    kWhere, model.at("dropout").dump()));
+  }
   fuse_unknown_ = flag_of(model, "fuse_unk", false, kWhere);
   byte_fallback_ = flag_of(model, "byte_fallback", false, kWhere);
   ignore_merges_ = flag_of(model, "ignore_merges", false, kWhere);
-  read_vocabulary(model);
+  if (byte_fallback_) byte_tokens_ = byte_tokens(*this);
+  index_characters();
+  read_affixes(model);
   read_unknown(model);
   read_merges(model);
 }
 
-void BytePairs::read_vocabulary(const nlohmann::json& model) {
-  if (is_absent(model, "vocab") || !model.at("vocab").is_object())
-    throw Error(kWhere + ": vocab is missing or not an object");
-  const auto& entries = model.at("vocab").get_ref<const nlohmann::json::object_t&>();
-  vocabulary_.reserve(entries.size());
-  std::unordered_map<TokenId, const std::string*> token_of_id;
-  token_of_id.reserve(entries.size());
-  for (const auto& [token, id] : entries) {
-    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max()) {
-      throw Error(
-          fmt::format("{}: the id of token '{}' is {}, not a number from 0 to 2147483647", kWhere, token, id.dump()));
-    }
-    const auto number = id.get<TokenId>();
-    const auto [at, fresh] = token_of_id.try_emplace(number, &token);
-    if (!fresh)
-      throw Error(fmt::format("{}: the tokens '{}' and '{}' have the same id {}", kWhere, *at->second, token, number));
-    vocabulary_.emplace(token, number);
-    if (!token.empty() && sequence_length(token[0]) == token.size()) {
-      std::size_t start = 0;
-      id_of_character_.emplace(next_code_point(token, start), number);
-    }
+void BytePairs::index_characters() {
+  for (const auto& [token, id] : vocabulary_) {
+    if (token.empty() || sequence_length(token[0]) != token.size()) continue;
+    std::size_t start = 0;
+    id_of_character_.emplace(next_code_point(token, start), id);
   }
-  if (!byte_fallback_) return;
-  for (unsigned byte = 0; byte < 256; ++byte) byte_tokens_[byte] = find(fmt::format("<0x{:02X}>", byte));
+}
+
+void BytePairs::read_affixes(const nlohmann::json& model) {
+  if (!is_absent(model, "continuing_subword_prefix")) prefix_ = text_of(model, "continuing_subword_prefix", kWhere);
+  if (!is_absent(model, "end_of_word_suffix")) suffix_ = text_of(model, "end_of_word_suffix", kWhere);
 }
 
 void BytePairs::read_unknown(const nlohmann::json& model) {
@@ -105,9 +82,12 @@ void BytePairs::read_merges(const nlohmann::json& model) {
     throw Error(kWhere + ": merges are missing or not a list");
   const auto& merges = model.at("merges");
   merges_.reserve(merges.size());
-  for (std::size_t i = 0; i < merges.size(); ++i) {
-    const auto [left, right] = parts_of_merge(merges[i], i);
-    add_merge(left, right, static_cast<std::uint32_t>(i));
+  std::uint32_t rank = 0;
+  for (const auto& merge : merges) {
+    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version"))
+      continue;  // merges.txt's head
+    const auto [left, right] = parts_of_merge(merge, rank);
+    add_merge(left, right, rank++);
   }
 }
 
@@ -124,8 +104,12 @@ void BytePairs::add_merge(const std::string& left, const std::string& right, std
     return *id;
   };
   const auto from_left = require(left, "the token"), from_right = require(right, "the token");
+  if (!right.starts_with(prefix_)) {
+    throw Error(fmt::format("{}: merge {} of '{}' and '{}': the second has not the continuing_subword_prefix '{}'",
+                            kWhere, rank, left, right, prefix_));
+  }
   // Where a pair occurs twice the reference counts the last.
-  merges_[pair_key(from_left, from_right)] = {rank, require(left + right, "the result")};
+  merges_[pair_key(from_left, from_right)] = {rank, require(left + right.substr(prefix_.size()), "the result")};
 }
 
 std::optional<TokenId> BytePairs::find(std::string_view token) const {
@@ -134,12 +118,16 @@ std::optional<TokenId> BytePairs::find(std::string_view token) const {
   return at->second;
 }
 
+void BytePairs::for_each(const std::function<void(std::string_view, TokenId)>& token) const {
+  for (const auto& [text, id] : vocabulary_) token(text, id);
+}
+
 const BytePairs::Merge* BytePairs::merge_of(TokenId left, TokenId right) const {
   const auto at = merges_.find(pair_key(left, right));
   return at == merges_.end() ? nullptr : &at->second;
 }
 
-bool BytePairs::push_bytes(std::string_view character, std::vector<MergeSpace::Symbol>& symbols) const {
+bool BytePairs::push_bytes(std::string_view character, std::vector<ModelSpace::Symbol>& symbols) const {
   if (!byte_fallback_) return false;
   for (const char byte : character) {
     if (!byte_tokens_[static_cast<unsigned char>(byte)]) return false;
@@ -148,17 +136,34 @@ bool BytePairs::push_bytes(std::string_view character, std::vector<MergeSpace::S
   return true;
 }
 
+// `written` becomes the character with its affixes, if it can have any.
+std::optional<TokenId> BytePairs::token_of_character(std::string_view piece, std::size_t begin, std::size_t end,
+                                                     std::string& written) const {
+  if (prefix_.empty() && suffix_.empty()) {
+    const auto found = id_of_character_.find(next_code_point(piece, begin));
+    return found == id_of_character_.end() ? std::nullopt : std::optional(found->second);
+  }
+  written = begin > 0 ? prefix_ : std::string();
+  written += piece.substr(begin, end - begin);
+  if (end == piece.size()) written += suffix_;
+  return find(written);
+}
+
 // One symbol a character. An unknown one waits until a known one or the end: the reference puts byte tokens before it.
-void BytePairs::start_symbols(std::string_view piece, std::vector<MergeSpace::Symbol>& symbols) const {
+void BytePairs::start_symbols(std::string_view piece, ModelSpace& space) const {
+  auto& [symbols, heap, arrivals, written] = space;
   symbols.clear();
   bool unknown_waits = false;
-  for (std::size_t at = 0; at < piece.size();) {
-    const auto begin = at;
-    const auto found = id_of_character_.find(next_code_point(piece, at));
-    if (found != id_of_character_.end()) {
+  for (std::size_t begin = 0; begin < piece.size();) {
+    const auto end = begin + sequence_length(piece[begin]);
+    written.clear();
+    const auto token = token_of_character(piece, begin, end, written);
+    const auto text = written.empty() ? piece.substr(begin, end - begin) : std::string_view(written);
+    begin = end;
+    if (token) {
       if (std::exchange(unknown_waits, false)) symbols.push_back({*unknown_});
-      symbols.push_back({found->second});
-    } else if (!push_bytes(piece.substr(begin, at - begin), symbols) && unknown_) {
+      symbols.push_back({*token});
+    } else if (!push_bytes(text, symbols) && unknown_) {
       if (unknown_waits && !fuse_unknown_) symbols.push_back({*unknown_});
       unknown_waits = true;
     }
@@ -170,14 +175,15 @@ void BytePairs::start_symbols(std::string_view piece, std::vector<MergeSpace::Sy
   }
 }
 
-void BytePairs::encode(std::string_view piece, MergeSpace& space, std::vector<TokenId>& ids) const {
+void BytePairs::encode(std::string_view piece, ModelSpace& space, std::vector<TokenId>& ids) const {
   if (piece.size() >= kNone)
     throw Error("a piece of text of more than 4 GB without a place to split it; break it into lines");
   if (ignore_merges_) {
     if (const auto whole = find(piece)) return ids.push_back(*whole);
   }
-  auto& [symbols, heap] = space;
-  start_symbols(piece, symbols);
+  auto& symbols = space.symbols;
+  auto& heap = space.heap;
+  start_symbols(piece, space);
   heap.clear();
   for (std::uint32_t i = 0; i + 1 < symbols.size(); ++i) {
     if (const auto* merge = merge_of(symbols[i].id, symbols[i + 1].id)) heap.push_back({merge->rank, i, merge->merged});

@@ -91,6 +91,19 @@ std::optional<CodePointSet> property(std::string_view name) {
   return category(name);
 }
 
+CodePointTable::CodePointTable(const CodePointSet& set) : blocks_(1) {
+  for (const auto range : set.ranges()) {
+    for (auto c = range.first; c <= range.last; ++c) {
+      auto& block = block_of_[c >> 8];
+      if (block == 0) {
+        block = static_cast<std::uint16_t>(blocks_.size());
+        blocks_.emplace_back();
+      }
+      blocks_[block][(c >> 6) & 3] |= std::uint64_t{1} << (c & 63);
+    }
+  }
+}
+
 const CodePointSet& space_class() {
   static const CodePointSet set(kSpace);
   return set;
@@ -110,6 +123,64 @@ const CodePointSet& space_beside_added_token() {
 const CodePointSet& word_beside_added_token() {
   static const CodePointSet set(kAddedTokenWord);
   return set;
+}
+const CodePointSet& white_space() {
+  static const CodePointSet set(kWhiteSpace);
+  return set;
+}
+const CodePointSet& punctuation() {
+  static const CodePointSet set(kPunctuation);
+  return set;
+}
+const CodePointSet& word_of_pre_tokenizer() {
+  static const CodePointSet set(kWhitespaceWord);
+  return set;
+}
+const CodePointSet& removed_by_bert() {
+  static const CodePointSet set(kBertRemoved);
+  return set;
+}
+const CodePointSet& space_of_bert() {
+  static const CodePointSet set(kBertSpace);
+  return set;
+}
+const CodePointSet& ideographs_of_bert() {
+  static const CodePointSet set(kBertIdeograph);
+  return set;
+}
+const CodePointSet& marks_of_bert() {
+  static const CodePointSet set(kBertMark);
+  return set;
+}
+const CodePointSet& combining_marks() {
+  static const CodePointSet set(kCombiningMark);
+  return set;
+}
+const CodePointSet& joins_cluster_before() {
+  static const CodePointSet set(kJoinsBefore);
+  return set;
+}
+const CodePointSet& joins_cluster_after() {
+  static const CodePointSet set(kJoinsAfter);
+  return set;
+}
+
+void append_lower_case(std::string& to, std::uint32_t c) {
+  if (c < 0x80) return to.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c | 0x20 : c));
+  for (const auto& pair : kLowerCasePairs) {
+    if (pair.upper != c) continue;
+    append_utf8(to, pair.first);
+    return append_utf8(to, pair.second);
+  }
+  const auto after = std::upper_bound(std::begin(kLowerCase), std::end(kLowerCase), c,
+                                      [](std::uint32_t value, const auto& run) { return value < run.first; });
+  if (after != std::begin(kLowerCase)) {
+    const auto& run = *std::prev(after);
+    if (c <= run.last && (c - run.first) % static_cast<std::uint32_t>(run.step) == 0) {
+      return append_utf8(to, static_cast<std::uint32_t>(static_cast<std::int64_t>(c) + run.distance));
+    }
+  }
+  append_utf8(to, c);
 }
 
 namespace {

@@ -93,6 +93,7 @@ struct JsonConfig::State {
   std::string where;   // "DIR/config.json"
   std::string prefix;  // "rope_scaling."
   std::string architecture;
+  bool whole = true;  // a model's config: the keys that all of them have are known here
   std::set<std::string, std::less<>> used;
   std::map<std::string, JsonConfig, std::less<>> parts;
 };
@@ -184,7 +185,24 @@ JsonConfig* JsonConfig::object(std::string_view key) {
   part->where = state_->where;
   part->prefix = fmt::format("{}{}.", state_->prefix, key);
   part->architecture = state_->architecture;
+  part->whole = false;
   return &state_->parts.emplace(std::string(key), JsonConfig(std::move(part))).first->second;
+}
+
+JsonConfig* JsonConfig::whole(std::string_view key) {
+  auto* part = object(key);
+  if (part) part->state_->whole = true;
+  return part;
+}
+
+bool JsonConfig::stands(std::string_view key) const { return state_->object.contains(std::string(key)); }
+std::optional<std::int64_t> JsonConfig::positive_or_null(std::string_view key, std::int64_t when_absent) {
+  const auto value = positive(key, when_absent);
+  return stands(key) && !has(key) ? std::nullopt : std::optional(value);
+}
+std::optional<double> JsonConfig::real_or_null(std::string_view key, double when_absent) {
+  const auto value = real(key, when_absent);
+  return stands(key) && !has(key) ? std::nullopt : std::optional(value);
 }
 
 std::int64_t JsonConfig::integer(std::string_view key, std::int64_t when_absent) {
@@ -262,8 +280,7 @@ void JsonConfig::inert(std::initializer_list<InertKey> keys) {
 void JsonConfig::collect_unused(std::vector<std::string>& into) const {
   for (const auto& [key, value] : state_->object.items()) {
     if (state_->used.contains(key) || value.is_null()) continue;
-    const bool top = state_->prefix.empty();
-    if (top && (inert_everywhere(key) || neutral_leftover(key, value))) continue;
+    if (state_->whole && (inert_everywhere(key) || neutral_leftover(key, value))) continue;
     auto text = value.dump();
     if (text.size() > 80) text = text.substr(0, 77) + "...";
     into.push_back(fmt::format("{}{} = {}", state_->prefix, key, text));

@@ -47,6 +47,8 @@ class JsonConfig {
   std::optional<std::vector<std::string>> texts(std::string_view key);
   JsonConfig* object(std::string_view key);  // null: absent. Belongs to this config, whose finish() covers it
 
+  JsonConfig* whole(std::string_view key);  // the same for the config of a whole model inside another's
+
   std::int64_t integer(std::string_view key, std::int64_t when_absent);
   double real(std::string_view key, double when_absent);
   bool flag(std::string_view key, bool when_absent);
@@ -58,6 +60,9 @@ class JsonConfig {
   std::int64_t positive(std::string_view key, std::int64_t when_absent);  // at least 1
 
   double fraction(std::string_view key, double when_absent);  // 0 to below 1: a dropout
+  // Where null means something else than absent: null gives none.
+  std::optional<std::int64_t> positive_or_null(std::string_view key, std::int64_t when_absent);
+  std::optional<double> real_or_null(std::string_view key, double when_absent);
 
   // One of the supported values, or "config.json: hidden_act = "gelu_new" is not supported by llama; supported: silu".
   std::string choice(std::string_view key, std::string_view when_absent,
@@ -81,6 +86,7 @@ class JsonConfig {
   std::optional<std::vector<Value>> get_list(std::string_view key, std::string_view expected, Accept accept);
   void collect_unused(std::vector<std::string>& into) const;
   [[noreturn]] void missing(std::string_view key) const;
+  bool stands(std::string_view key) const;  // be it null
   std::unique_ptr<State> state_;
 };
 

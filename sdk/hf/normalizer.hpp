@@ -1,9 +1,9 @@
-// The normalizer part of tokenizer.json: NFC, Prepend, Replace, sequences of them, or none. Immutable: any thread.
+// The normalizer part of tokenizer.json: all that the reference knows, by type. Immutable: any thread, one MatchSpace per
+// thread. Throws Error naming what it does not support.
 #pragma once
 #include <memory>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -12,36 +12,34 @@
 
 namespace hansa::hf {
 
-class NfcForm {  // as the reference has it: with the Unicode 9 tables
- public:
-  NfcForm();
-  ~NfcForm();
-  NfcForm(NfcForm&&) noexcept;
-  NfcForm& operator=(NfcForm&&) noexcept;
-  std::string apply(std::string_view text) const;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-struct PrependText {
+struct Normalized {
   std::string text;
-};
-struct ReplaceText {  // also a decoder
-  SplitPattern pattern;
-  std::string content;
-  std::string apply(std::string_view text, MatchSpace& space) const;
+  // The first character of the original text was left out: what is prepended to a text's beginning only is then not.
+  bool front_lost = false;
 };
 
 class Normalizer {
  public:
-  explicit Normalizer(const nlohmann::json& part);  // throws Error naming what it does not support
+  explicit Normalizer(const nlohmann::json& part);
+  ~Normalizer();
   bool changes_nothing() const { return steps_.empty(); }
-  std::string apply(std::string_view text, MatchSpace& space) const;
+  Normalized apply(std::string_view text, MatchSpace& space) const;
+
+  struct Step {
+    virtual ~Step() = default;
+    virtual void apply(Normalized& now, MatchSpace& space) const = 0;
+  };
 
  private:
   void add(const nlohmann::json& part);
-  std::vector<std::variant<NfcForm, PrependText, ReplaceText>> steps_;
+  std::vector<std::unique_ptr<Step>> steps_;
+};
+
+struct ReplaceText {  // also a decoder
+  SplitPattern pattern;
+  std::string content;
+  explicit ReplaceText(const nlohmann::json& part, const std::string& where);
+  std::string apply(std::string_view text, MatchSpace& space) const;
 };
 
 // {"String": "..."} or {"Regex": "..."}

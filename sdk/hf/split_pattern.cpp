@@ -65,14 +65,17 @@ SplitPattern SplitPattern::of_expression(std::string_view expression) {
 }
 SplitPattern SplitPattern::of_text(std::string_view literal) {
   if (literal.empty()) throw Error("an empty text as a pattern is not supported");
-  std::vector<ExpressionItem> items;
-  for (std::size_t at = 0; at < literal.size();) items.emplace_back(CodePointSet::of(next_code_point(literal, at)));
-  return SplitPattern(std::move(items), literal);
+  SplitPattern pattern;
+  pattern.literal_ = literal;
+  return pattern;
 }
 SplitPattern SplitPattern::of_set(const CodePointSet& set) {
-  std::vector<ExpressionItem> items;
-  items.emplace_back(set);
-  return SplitPattern(std::move(items), "a set");
+  SplitPattern pattern;
+  pattern.set_ = std::make_unique<CodePointTable>(set);
+  return pattern;
+}
+SplitPattern SplitPattern::of_items(std::vector<ExpressionItem> items, std::string_view name) {
+  return SplitPattern(std::move(items), name);
 }
 
 SplitPattern::SplitPattern(std::vector<ExpressionItem> items, std::string_view name) : name_(shortened(name)) {
@@ -183,6 +186,19 @@ void SplitPattern::find_symbols(std::string_view symbols, MatchSpace& space, std
 
 void SplitPattern::find(std::string_view text, MatchSpace& space, std::vector<TextRange>& found) const {
   found.clear();
+  if (set_) {
+    for (std::size_t at = 0; at < text.size();) {
+      const auto begin = at;
+      if (set_->contains(next_code_point(text, at))) found.push_back({begin, at});
+    }
+    return;
+  }
+  if (!literal_.empty()) {
+    for (auto at = text.find(literal_); at != text.npos; at = text.find(literal_, at + literal_.size())) {
+      found.push_back({at, at + literal_.size()});
+    }
+    return;
+  }
   auto& symbols = space.state_->symbols;
   symbols.resize(text.size());
   std::size_t count = 0;

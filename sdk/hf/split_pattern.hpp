@@ -38,7 +38,8 @@ class SplitPattern {
  public:
   static SplitPattern of_expression(std::string_view expression);
   static SplitPattern of_text(std::string_view literal);
-  static SplitPattern of_set(const CodePointSet& set);
+  static SplitPattern of_set(const CodePointSet& set);  // each of its code points by itself
+  static SplitPattern of_items(std::vector<ExpressionItem> items, std::string_view name);
   ~SplitPattern();
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
@@ -46,6 +47,7 @@ class SplitPattern {
   void find(std::string_view text, MatchSpace& space, std::vector<TextRange>& found) const;
 
  private:
+  SplitPattern() = default;
   explicit SplitPattern(std::vector<ExpressionItem> items, std::string_view name);
   void assign_symbols(const std::vector<ExpressionItem>& items);
   std::string bytes_class(const CodePointSet& set) const;
@@ -56,6 +58,10 @@ class SplitPattern {
   void find_symbols(std::string_view symbols, MatchSpace& space, std::vector<TextRange>& found) const;
 
   struct Code;
+  // A text or a set needs no expression.
+  std::string literal_;
+  std::unique_ptr<CodePointTable> set_;
+
   std::string name_;                       // for messages
   std::vector<std::uint32_t> example_of_;  // symbol - 128: a code point that it stands for
   std::vector<std::uint16_t> block_of_;    // code point / 256 -> index of its block

@@ -113,19 +113,111 @@ TEST_CASE("added tokens have the model's id or the next free one") {
 
 TEST_CASE("parts of a tokenizer file that are not supported are refused by name") {
   const Folder folder;
-  CHECK_THAT(folder.error_with("/model/type", "WordPiece"), Contains("type 'WordPiece' is not supported"));
+  CHECK_THAT(folder.error_with("/model/type", "Twist"), Contains("type 'Twist' is not supported"));
   CHECK_THAT(folder.error_with("/model/dropout", 0.1), Contains("dropout = 0.1 is not supported"));
-  CHECK_THAT(folder.error_with("/model/end_of_word_suffix", "</w>"), Contains("end_of_word_suffix"));
-  CHECK_THAT(folder.error_with("/model/continuing_subword_prefix", "##"), Contains("continuing_subword_prefix"));
-  CHECK_THAT(folder.error_with("/normalizer", {{"type", "NFKC"}}), Contains("type 'NFKC' is not supported"));
-  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "Whitespace"}}),
-             Contains("type 'Whitespace' is not supported"));
+  CHECK_THAT(folder.error_with("/model/twist", 1), Contains("'twist' is not supported"));
+  CHECK_THAT(folder.error_with("/normalizer", {{"type", "Twist"}}), Contains("type 'Twist' is not supported"));
+  CHECK_THAT(folder.error_with("/normalizer", {{"type", "BertNormalizer"}, {"twist", 1}}),
+             Contains("'twist' is not supported"));
+  CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "UnicodeScripts"}}),
+             Contains("type 'UnicodeScripts' is not supported"));
   CHECK_THAT(folder.error_with("/pre_tokenizer", {{"type", "ByteLevel"}, {"twist", 1}}),
              Contains("'twist' is not supported"));
   CHECK_THAT(folder.error_with("/decoder", {{"type", "CTC"}}), Contains("type 'CTC' is not supported"));
+  CHECK_THAT(folder.error_with("/post_processor", {{"type", "Twist"}}), Contains("type 'Twist' is not supported"));
   CHECK_THAT(folder.error_with("/normalizer", {{"type", "Sequence"}}), Contains("not as expected"));
   CHECK_THAT(folder.error_with("/version", "2.0"), Contains("version"));
   CHECK_THAT(folder.error_with("/twist", 1), Contains("'twist' is not supported"));
+}
+
+TEST_CASE("values of a tokenizer file that cannot be meant are refused with the key") {
+  const Folder folder;
+  const auto mark = [](const nlohmann::json& more) {
+    nlohmann::json part = {{"type", "Metaspace"}, {"replacement", "\u2581"}};
+    part.update(more);
+    return part;
+  };
+  const std::string pre = "/pre_tokenizer";
+  CHECK_THAT(folder.error_with(pre, mark({{"replacement", "ab"}})), Contains("not one character"));
+  CHECK_THAT(folder.error_with(pre, mark({{"prepend_scheme", "often"}})), Contains("prepend_scheme = 'often'"));
+  CHECK_THAT(folder.error_with(pre, mark({{"prepend_scheme", "first"}, {"add_prefix_space", false}})),
+             Contains("contradicts prepend_scheme"));
+  CHECK_THAT(folder.error_with(pre, {{"type", "FixedLength"}, {"length", 0}}), Contains("no number above 0"));
+  CHECK_THAT(folder.error_with("/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "!"}}),
+             Contains("damaged"));
+  CHECK_THAT(folder.error_with("/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "/////w=="}}),
+             Contains("longer than the data"));
+  CHECK_THAT(folder.error_with("/decoder", {{"type", "Strip"}, {"content", " "}, {"start", -1}, {"stop", 0}}),
+             Contains("start = -1 is not a count"));
+  CHECK_THAT(folder.error_with("/post_processor", {{"type", "BertProcessing"}, {"sep", List{"[SEP]"}}}),
+             Contains("not a token and its id"));
+  const auto unigram = [&](const nlohmann::json& vocabulary, const nlohmann::json& unknown) {
+    return folder.error_with("/model", {{"type", "Unigram"}, {"unk_id", unknown}, {"vocab", vocabulary}});
+  };
+  CHECK_THAT(unigram(List{List{"a"}}, nullptr), Contains("not a token and its score"));
+  CHECK_THAT(unigram(List{List{"a", -1.5}}, 1), Contains("unk_id = 1 is no id of the 1 tokens"));
+  CHECK_THAT(folder.error_with("/model", {{"type", "WordPiece"}, {"vocab", {{"a", 0}}}}),
+             Contains("unk_token is missing"));
+}
+
+TEST_CASE("a text that the vocabulary has no token for is an error where nothing stands for it") {
+  const Folder folder;
+  auto file = plain();
+  file["model"] = {{"type", "Unigram"}, {"unk_id", nullptr}, {"vocab", List{List{"a", -1.0}}}};
+  const auto tokenizer = folder.open(file);
+  CHECK(tokenizer.encode("aa") == Ids{0, 0});
+  CHECK_THROWS_WITH(tokenizer.encode("ab"), Contains("'b' has no token"));
+}
+
+TEST_CASE("what stands around a text counts against the length asked for") {
+  const Folder folder;
+  auto file = plain();
+  file["added_tokens"] = List{added(4, "[CLS]"), added(5, "[SEP]")};
+  CHECK(folder.open(file).encode_with_special("ab b", 2) == Ids{2, 3});
+  file["post_processor"] = {{"type", "BertProcessing"}, {"sep", {"[SEP]", 5}}, {"cls", {"[CLS]", 4}}};
+  const auto tokenizer = folder.open(file);
+  CHECK(tokenizer.encode_with_special("ab b") == Ids{4, 2, 3, 1, 5});
+  CHECK(tokenizer.encode_with_special("ab b", 4) == Ids{4, 2, 3, 5});
+  CHECK(tokenizer.encode_with_special("ab b", 1) == Ids{4});
+  CHECK(tokenizer.encode_with_special("ab b", -1).empty());
+  CHECK(tokenizer.encode("ab b") == Ids{2, 3, 1});
+}
+
+TEST_CASE("a tokenizer with more ids than the model has embeddings for is refused with the token") {
+  const Folder folder;
+  auto file = plain();
+  file["added_tokens"] = List{added(4, "<pad>")};
+  const auto tokenizer = folder.open(file);
+  CHECK_NOTHROW(require_ids_within(5, tokenizer, folder.directory.path()));
+  CHECK_THROWS_WITH(require_ids_within(4, tokenizer, folder.directory.path()),
+                    Contains("ids up to 4 ('<pad>')") && Contains("embeddings for 4 tokens"));
+}
+
+TEST_CASE("vocab.json and merges.txt are a tokenizer, with the tokens that the files beside them name") {
+  const Folder folder;
+  folder.put("vocab.json", R"({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3, "</s>": 4})");
+  folder.put("merges.txt", "#version: 0.2\na b\n");
+  const auto& path = folder.directory.path();
+  CHECK(HfTokenizer(path).encode("abb<|endoftext|></s>").size() == 3);  // "</s>" has no letters here
+  folder.put("tokenizer_config.json", R"({"bos_token": "</s>", "add_bos_token": true,
+                                          "added_tokens_decoder": {"5": {"content": "<pad>", "special": true}},
+                                          "pad_token": "<pad>"})");
+  const HfTokenizer tokenizer(path);
+  CHECK(tokenizer.encode("abb</s><pad>") == Ids{2, 1, 4, 5});
+  CHECK(tokenizer.encode_with_special("ab") == Ids{4, 2});
+  CHECK(tokenizer.decode({2, 1, 4, 5}) == "abb");
+  CHECK(tokenizer.padding() == 5);
+  CHECK(tokenizer.begin_of_text() == 4);
+  folder.put("merges.txt", "#version: 0.2\na b c\n");
+  CHECK_THROWS_WITH(HfTokenizer(path), Contains("merge 0 is \"a b c\", not two tokens"));
+  folder.put("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<pad>"}}})");
+  CHECK_THROWS_WITH(HfTokenizer(path), Contains("'x' is no id"));
+}
+
+TEST_CASE("a tokenizer.model that SentencePiece cannot read is refused") {
+  const Folder folder;
+  folder.put("tokenizer.model", "no such thing");
+  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("tokenizer.model: cannot be read"));
 }
 
 TEST_CASE("expressions that we would read otherwise than the reference are refused") {
@@ -222,11 +314,10 @@ TEST_CASE("the ends of a text come from tokenizer_config.json, else from config.
   CHECK_THAT(folder.error(file), Contains("'<nobody>' is not a token"));
 }
 
-TEST_CASE("a directory without tokenizer.json says how to make one, and digests follow the files") {
+TEST_CASE("a directory without a tokenizer says how to make one, and digests follow the files") {
   const Folder folder;
   CHECK_FALSE(has_tokenizer(folder.directory.path()));
-  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()),
-                    Contains("tokenizer.json does not exist") && Contains("save_pretrained"));
+  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("has no tokenizer") && Contains("save_pretrained"));
   folder.put("tokenizer.json", "{");
   CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("not valid JSON"));
   const auto before = tokenizer_digest(folder.directory.path());

@@ -218,11 +218,20 @@ def test_any_ids_give_the_text_that_the_reference_gives(pair):
         assert text == reference.decode(ids, skip_special_tokens=True), f"{ids}"
 
 
+@pytest.mark.parametrize("pair", [gpt2], ids=["gpt2"], indirect=True)
+def test_the_command_gives_what_the_library_gives(pair):
+    _, directory = pair
+    texts = [text for text in TEXTS if len(text) < 200]
+    ids = hansa_tokens.by_command(directory, texts)
+    assert ids == hansa_tokens.encode(directory, texts)
+    assert hansa_tokens.by_command(directory, ids, "--decode") == hansa_tokens.decode(directory, ids)
+
+
 @pytest.mark.parametrize("part, value, named", [
-    ("normalizer", {"type": "Lowercase"}, "Lowercase"),
-    ("pre_tokenizer", {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, "Metaspace"),
-    ("decoder", {"type": "WordPiece", "prefix": "##", "cleanup": True}, "WordPiece"),
-    ("model", {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0]]}, "Unigram"),
+    ("normalizer", {"type": "Twist"}, "Twist"),
+    ("pre_tokenizer", {"type": "UnicodeScripts"}, "UnicodeScripts"),
+    ("decoder", {"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": True}, "CTC"),
+    ("model", {"type": "Twist"}, "Twist"),
 ])
 def test_what_is_not_supported_is_refused_by_name(tmp_path, part, value, named):
     data = json.loads(no_alphabet().to_str())
