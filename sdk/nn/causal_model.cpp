@@ -199,7 +199,8 @@ at::Tensor CausalModel::head_logits(const at::Tensor& hidden, Dropout& dropout) 
 at::Tensor CausalModel::loss(const Batch& batch) {
   const auto complete = checked(batch, nullptr);
   auto hidden = decoder_->forward(pass(complete, dropout_, nullptr));
-  return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_, plan().logit_soft_cap);
+  return head_loss(places_->at(plan().head), hidden, complete.labels, dropout_, plan().logit_soft_cap,
+                   opening_.kernels);
 }
 
 // Row by row: [counted, vocabulary] in fp32. The index says where each stands in the flattened labels.

@@ -10,8 +10,11 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include "nn/fast/passes.hpp"
 
 namespace hansa::nn {
 
@@ -44,11 +47,29 @@ at::Tensor bend(at::Tensor& logits, double cap) {
   return slope;
 }
 
+// The same in one pass over each row, in the type of the logits.
+template <class T>
+at::Tensor soften_rows(at::Tensor& logits, const at::Tensor& labels) {
+  auto nats = at::empty({logits.size(0)}, logits.options().dtype(at::kDouble));
+  const auto held = labels.contiguous();
+  const fast::CrossEntropyJob<T> job{.logits = static_cast<T*>(logits.data_ptr()),
+                                     .labels = held.const_data_ptr<std::int64_t>(),
+                                     .nats = nats.data_ptr<double>(),
+                                     .width = logits.size(1)};
+  at::parallel_for(0, logits.size(0), 1,
+                   [&](std::int64_t first, std::int64_t last) { fast::passes<T>().cross_entropy(job, first, last); });
+  return nats.sum();
+}
+at::Tensor soften_fused(at::Tensor& logits, const at::Tensor& labels) {
+  return logits.scalar_type() == at::kFloat ? soften_rows<float>(logits, labels)
+                                            : soften_rows<fast::Half>(logits, labels);
+}
+
 class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& weight, const at::Tensor& labels, std::int64_t chunk_rows,
-                            double soft_cap) {
+                            double soft_cap, Kernels kernels) {
     at::NoGradGuard no_grad;
     const bool hidden_grad = hidden.requires_grad(), weight_grad = weight.requires_grad();
     const auto rows = hidden.size(0), vocabulary = weight.size(0);
@@ -56,21 +77,24 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
     auto total = at::zeros({}, hidden.options().dtype(at::kDouble));
     auto d_hidden = hidden_grad ? at::empty_like(hidden) : at::Tensor();
     auto d_weight = weight_grad ? at::zeros(weight.sizes(), weight.options().dtype(at::kFloat)) : at::Tensor();
-    const bool half = hidden.scalar_type() != at::kFloat;
+    const bool fused = kernels == Kernels::Fast && soft_cap == 0 && hidden.is_cpu() &&
+                       (hidden.scalar_type() == at::kFloat || hidden.scalar_type() == at::kBFloat16);
+    const bool half = hidden.scalar_type() != at::kFloat, widened = half && !fused;
     auto logits_buffer = at::empty({std::min(chunk_rows, rows), vocabulary}, hidden.options());
-    auto float_buffer = half ? at::empty(logits_buffer.sizes(), hidden.options().dtype(at::kFloat)) : logits_buffer;
+    auto float_buffer = widened ? at::empty(logits_buffer.sizes(), hidden.options().dtype(at::kFloat)) : logits_buffer;
     for (std::int64_t first = 0; first < rows; first += chunk_rows) {
       const auto count = std::min(chunk_rows, rows - first);
       auto h = hidden.narrow(0, first, count);
       auto logits = logits_buffer.narrow(0, 0, count);
       auto real = float_buffer.narrow(0, 0, count);
       at::mm_out(logits, h, transposed);
-      if (half) real.copy_(logits);
+      if (widened) real.copy_(logits);
       const auto slope = soft_cap == 0 ? at::Tensor() : bend(real, soft_cap);
-      total.add_(soften(real, labels.narrow(0, first, count)));
+      total.add_(fused ? soften_fused(logits, labels.narrow(0, first, count))
+                       : soften(real, labels.narrow(0, first, count)));
       if (!hidden_grad && !weight_grad) continue;
       if (slope.defined()) real.mul_(slope);
-      if (half) logits.copy_(real);
+      if (widened) logits.copy_(real);
       if (hidden_grad) {
         auto part = d_hidden.narrow(0, first, count);
         at::mm_out(part, logits, weight);
@@ -92,15 +116,15 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
     auto scaled = [&](const at::Tensor& gradient) {
       return gradient.defined() ? at::mul(gradient, gradients[0].to(gradient.scalar_type())) : at::Tensor();
     };
-    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
 at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                 std::int64_t chunk_rows, double soft_cap) {
-  return ChunkedCrossEntropy::apply(hidden, weight, labels, chunk_rows, soft_cap);
+                                 std::int64_t chunk_rows, double soft_cap, Kernels kernels) {
+  return ChunkedCrossEntropy::apply(hidden, weight, labels, chunk_rows, soft_cap, kernels);
 }
 
 }  // namespace hansa::nn

@@ -193,9 +193,9 @@ HeadProduct head_product(const Place& head, const at::Tensor& hidden, const at::
 }  // namespace
 
 at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,
-                     double soft_cap) {
+                     double soft_cap, Kernels kernels) {
   const auto of = head_product(head, hidden, labels, dropout);
-  return chunked_cross_entropy(of.rows, of.weight, of.labels, default_chunk_rows(of.weight.size(0)), soft_cap);
+  return chunked_cross_entropy(of.rows, of.weight, of.labels, default_chunk_rows(of.weight.size(0)), soft_cap, kernels);
 }
 
 at::Tensor head_label_losses(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout,

@@ -16,7 +16,7 @@ at::Tensor layer_norm(const at::Tensor& x, double epsilon);  // without weight a
 // Sum over rows of -log softmax(head(hidden))[label], fp32 scalar; rows whose label is -100 count nothing. Never holds more
 // than a chunk of the logits; the gradient is found in the forward pass. soft_cap: logits become cap * tanh(logit / cap).
 at::Tensor head_loss(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&,
-                     double soft_cap = 0);
+                     double soft_cap = 0, Kernels = Kernels::Fast);
 
 // The same label by label: fp32 in the shape of the labels, 0 where none is counted. The backward pass computes the chunks again.
 at::Tensor head_label_losses(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout&,

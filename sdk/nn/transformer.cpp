@@ -1,6 +1,7 @@
 #include "nn/transformer.hpp"
 
 #include <deque>
+#include <map>
 
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
@@ -9,6 +10,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <ATen/TensorOperators.h>
 
+#include "nn/fast/blocks.hpp"
 #include "nn/layers.hpp"
 
 namespace hansa::nn {
@@ -112,6 +114,7 @@ at::Tensor block(const BlockSpec& spec, const BlockPlaces& places, const at::Ten
 Transformer::Transformer(Architecture architecture) : architecture_(std::move(architecture)) {
   for (const auto& settings : architecture_.spec.ropes) ropes_.emplace_back(settings);
 }
+Transformer::~Transformer() = default;
 
 void Transformer::bind(Places& places) {
   const auto at = [&](const std::string& name) -> const Place* { return name.empty() ? nullptr : &places.at(name); };
@@ -139,6 +142,11 @@ void Transformer::bind(Places& places) {
                        .gate = at(one.mlp.gate),
                        .up = at(one.mlp.up),
                        .down = at(one.mlp.down)});
+  fast_.clear();
+  const auto workspace = std::make_shared<fast::Workspace>();
+  for (const auto& one : spec.blocks)
+    fast_.push_back(fast::Block::plain_form(one).empty() ? std::make_unique<fast::Block>(one, places, workspace)
+                                                         : nullptr);
 }
 
 at::Tensor Transformer::embed(const Pass& pass) const {
@@ -165,8 +173,26 @@ at::Tensor Transformer::forward(const Pass& pass) {
         .second;
   };
   auto x = embed(pass);
+  std::map<std::optional<std::int64_t>, std::shared_ptr<const fast::Limits>> limits;  // by window
+  const auto quickly = [&](std::size_t i) -> std::shared_ptr<const fast::Limits> {
+    if (pass.kernels != Kernels::Fast || pass.cache || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty()) return {};
+    if (x.size(1) != pass.batch.tokens.size(1)) return {};
+    const auto& attention = spec.blocks[i].attention;
+    auto found = limits.find(attention.window);
+    if (found == limits.end())
+      found = limits.emplace(attention.window, fast::limits_of(pass.batch, attention, spec.causal)).first;
+    return found->second;
+  };
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const auto& attention = spec.blocks[i].attention;
+    if (auto seen = quickly(i)) {
+      x = fast_[i]->forward(x, {.batch = x.size(0),
+                                .length = x.size(1),
+                                .turn = attention.rope ? &turns[*attention.rope] : nullptr,
+                                .limits = std::move(seen),
+                                .recompute = pass.recompute});
+      continue;
+    }
     const BlockPass at{pass, attention.rope ? &turns[*attention.rope] : nullptr, visible(attention),
                        static_cast<std::int64_t>(i)};
     x = block(spec.blocks[i], blocks_[i], x, at);

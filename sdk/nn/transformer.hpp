@@ -1,6 +1,7 @@
 // The forward pass of every architecture that a TransformerSpec can describe, by LibTorch's operators and autograd: the
 // plain form, which faster ones are tested against. Owned and called by CausalModel, training thread only.
 #pragma once
+#include <memory>
 #include <vector>
 
 #include "nn/architecture.hpp"
@@ -8,6 +9,10 @@
 #include "nn/rope.hpp"
 
 namespace hansa::nn {
+
+namespace fast {
+class Block;
+}
 
 struct BlockPlaces {  // the modules that a BlockSpec names; null where it names none
   const Place *attention_norm = nullptr, *after_attention = nullptr, *mlp_norm = nullptr, *after_mlp = nullptr;
@@ -30,6 +35,7 @@ at::Tensor block(const BlockSpec&, const BlockPlaces&, const at::Tensor& x, cons
 class Transformer final : public Decoder {
  public:
   explicit Transformer(Architecture);
+  ~Transformer() override;
   const DecoderPlan& plan() const override { return architecture_.plan; }
   void bind(Places&) override;
   at::Tensor forward(const Pass&) override;
@@ -40,6 +46,7 @@ class Transformer final : public Decoder {
   Architecture architecture_;
   std::vector<Rope> ropes_;
   std::vector<BlockPlaces> blocks_;
+  std::vector<std::unique_ptr<fast::Block>> fast_;  // beside blocks_; null: this block knows the plain form alone
   const Place *tokens_ = nullptr, *positions_ = nullptr, *types_ = nullptr, *embedding_norm_ = nullptr,
               *project_in_ = nullptr, *final_norm_ = nullptr, *project_out_ = nullptr;
 };

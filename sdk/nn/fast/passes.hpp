@@ -11,12 +11,13 @@ using Half = std::uint16_t;  // the bits of a bf16
 
 template <class T>  // float or Half; a stride counts elements from row to row
 struct NormJob {
-  const T *x = nullptr, *add = nullptr, *add_bias = nullptr;  // normalised is x + add + add_bias; the last two may be null
-  T* sum = nullptr;                                           // x + add + add_bias, or null
-  const T *weight = nullptr, *bias = nullptr;                 // null: 1, 0
+  const T *x = nullptr, *add = nullptr,
+          *add_bias = nullptr;                 // normalised is x + add + add_bias; the last two may be null
+  T* sum = nullptr;                            // x + add + add_bias, or null
+  const T *weight = nullptr, *bias = nullptr;  // null: 1, 0
   T* out = nullptr;
   std::int64_t add_stride = 0, out_stride = 0, width = 0;  // x and sum are dense
-  float *mean = nullptr, *scale = nullptr;                 // one a row; mean null: the root of the mean square is the norm
+  float *mean = nullptr, *scale = nullptr;  // one a row; mean null: the root of the mean square is the norm
   double epsilon = 0;
 };
 

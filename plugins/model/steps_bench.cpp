@@ -1,0 +1,154 @@
+// Trains, or generates, with a model's real plugin file on given tokens and prints how long each step took, in one JSON object:
+// one side of tests/bench/train.py and generate.py. Not a test.
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <hansa/model.hpp>
+#include <nlohmann/json.hpp>
+#include <nn/dropout.hpp>
+#include <train/optimizer.hpp>
+
+#include "plugin_host/instance.hpp"
+#include "plugin_host/registry.hpp"
+
+using namespace hansa;
+using Json = nlohmann::json;
+
+namespace {
+
+std::int64_t status_kb(const std::string& key) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1));
+  return 0;
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+at::Tensor read_tokens(const Json& what, std::int64_t columns) {
+  std::ifstream file(what.at("tokens").get<std::string>(), std::ios::binary | std::ios::ate);
+  const auto count = static_cast<std::int64_t>(file.tellg()) / 8;
+  auto tokens = at::empty({count / columns, columns}, at::kLong);
+  file.seekg(0);
+  file.read(static_cast<char*>(tokens.data_ptr()), tokens.numel() * 8);
+  return tokens;
+}
+
+// rank 0: every parameter trains.
+std::vector<at::Tensor> inject(Model& model, const Json& what) {
+  const auto rank = what.at("rank").get<std::int64_t>();
+  std::vector<Injection> injections;
+  std::vector<at::Tensor> parameters;
+  std::uint64_t seed = 0;
+  for (const auto& module : model.modules(what.at("checkpoint").get<std::string>())) {
+    if (rank > 0) {
+      if (module.kind != Module::Kind::Linear) continue;
+      LowRank pair{.scale = 2};
+      pair.A = at::randn({rank, module.in}, nn::make_generator(++seed), at::kFloat)
+                   .mul_(1 / std::sqrt(3.0 * static_cast<double>(module.in)))
+                   .requires_grad_();
+      pair.B = at::zeros({module.out, rank}, at::kFloat).requires_grad_();
+      parameters.insert(parameters.end(), {pair.A, pair.B});
+      injections.push_back({module.name, pair});
+    } else if (module.kind != Module::Kind::Attention && module.kind != Module::Kind::Head) {
+      auto [weight, bias] = model.base(module.name);
+      const auto type = what.at("dtype") == "bf16" ? at::kBFloat16 : at::kFloat;
+      Replace replace{.weight = weight.to(type).requires_grad_()};
+      parameters.push_back(replace.weight);
+      if (bias.defined()) parameters.push_back(replace.bias = bias.to(type).requires_grad_());
+      injections.push_back({module.name, replace});
+    }
+  }
+  model.inject(injections);
+  return parameters;
+}
+
+Json training(Model& model, const Json& what) {
+  const auto batch = what.at("batch").get<std::int64_t>(), length = what.at("length").get<std::int64_t>();
+  const auto tokens = read_tokens(what, length + 1);
+  auto parameters = inject(model, what);
+  const auto optimizer = train::adamw(parameters, {});
+  Json result{{"seconds", Json::array()}, {"loss", Json::array()}};
+  std::int64_t after_some = 0;
+  const auto steps = what.at("steps").get<int>();
+  for (int step = 0; step < steps; ++step) {
+    const auto start = now();
+    const auto rows = tokens.narrow(0, step * batch % (tokens.size(0) - batch + 1), batch);
+    auto loss = model.loss({.tokens = rows.narrow(1, 0, length).contiguous(),
+                            .labels = rows.narrow(1, 1, length).contiguous(),
+                            .counted = batch * length});
+    loss.backward();
+    train::scale_gradients(parameters, 1.0 / static_cast<double>(batch * length), 0);
+    if (step == 0 && what.contains("gradient")) {
+      std::ofstream file(what.at("gradient").get<std::string>(), std::ios::binary);
+      for (const auto& parameter : parameters) {
+        const auto gradient = parameter.grad().to(at::kFloat).contiguous();
+        file.write(static_cast<const char*>(gradient.data_ptr()), gradient.numel() * 4);
+      }
+    }
+    optimizer->step(what.at("rate").get<double>());
+    train::clear_gradients(parameters);
+    result["loss"].push_back(loss.item<double>() / static_cast<double>(batch * length));
+    result["seconds"].push_back(now() - start);
+    if (step == steps / 5) after_some = status_kb("VmRSS");
+  }
+  result["growth_kb"] = status_kb("VmRSS") - after_some;
+  return result;
+}
+
+Json generation(Model& model, const Json& what) {
+  const auto length = what.at("length").get<std::int64_t>(), more = what.at("steps").get<std::int64_t>();
+  const auto prompt = read_tokens(what, length).narrow(0, 0, 1).contiguous();
+  Json result{{"prefill", Json::array()}, {"decode", Json::array()}};
+  for (int round = 0; round < what.at("rounds").get<int>(); ++round) {
+    const auto cache = model.cache(1, length + more);
+    auto start = now();
+    auto logits = model.logits({.tokens = prompt}, cache.get());
+    result["prefill"].push_back(now() - start);
+    Json ids = Json::array();
+    start = now();
+    for (std::int64_t i = 0; i < more; ++i) {
+      const auto next = logits[0][logits.size(1) - 1].argmax().item<std::int64_t>();
+      ids.push_back(next);
+      logits = model.logits({.tokens = at::full({1, 1}, next, at::kLong)}, cache.get());
+    }
+    result["decode"].push_back((now() - start) / static_cast<double>(more));
+    result["ids"] = ids;
+  }
+  return result;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count != 3) {
+    std::cerr << "steps_bench FOLDER_OF_PLUGINS JSON\n";
+    return 2;
+  }
+  const auto what = Json::parse(words[2]);
+  at::set_num_threads(what.at("threads").get<int>());
+  const auto before = status_kb("VmRSS");
+  const auto name = what.at("model").get<std::string>();
+  StrategyRegistry registry;
+  registry.scan({std::filesystem::path(words[1]) / ("hansa_" + name + ".so"), "the benchmark"});
+  const auto model = create<Model>(registry, name, Value(), HostServices{});
+  model->open(what.at("checkpoint").get<std::string>(),
+              {.compute = what.at("dtype") == "bf16" ? DType::bf16 : DType::f32,
+               .kernels = what.at("kernels") == "fast" ? Kernels::Fast : Kernels::Plain,
+               .recompute = what.at("recompute").get<bool>()});
+  auto result = what.at("task") == "train" ? training(*model, what) : generation(*model, what);
+  result["peak_kb"] = status_kb("VmHWM");
+  result["before_kb"] = before;
+  std::cout << result << "\n";
+  return 0;
+}

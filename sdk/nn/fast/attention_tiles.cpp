@@ -1,0 +1,149 @@
+#include "nn/fast/attention_tiles.hpp"
+
+#include <algorithm>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/as_strided.h>
+#include <ATen/ops/mm.h>
+#include <ATen/Parallel.h>
+
+#include "nn/fast/passes.hpp"
+
+namespace hansa::nn::fast {
+
+std::int64_t Tiles::slots() const {
+  const auto work = batch * heads.key_value, threads = static_cast<std::int64_t>(at::get_num_threads());
+  return work >= 4 * threads || threads == 1 ? 1 : std::min<std::int64_t>(tiles(), 2 * threads);
+}
+
+std::int64_t scratch_size(const Tiles& tiles) { return 2 * tiles.heads.group() * tiles.block() * tiles.length; }
+
+namespace {
+
+struct Tile {
+  std::int64_t outer = 0, first = 0, queries = 0, rows = 0, keys = 0;  // outer: which row and key-value head
+};
+
+Tile tile_at(const Tiles& of, std::int64_t outer, std::int64_t index) {
+  const auto first = index * of.block(), queries = std::min(of.block(), of.length - first);
+  const auto sequence = of.limits->sequences == 1 ? 0 : outer / of.heads.key_value;
+  const auto begin = of.limits->high.begin() + sequence * of.length + first;
+  return {outer, first, queries, queries * of.heads.group(), *std::max_element(begin, begin + queries)};
+}
+
+at::Tensor matrix(const at::Tensor& of, std::int64_t offset, std::int64_t rows, std::int64_t columns) {
+  return of.as_strided({rows, columns}, {columns, 1}, of.storage_offset() + offset);
+}
+at::Tensor queries_of(const at::Tensor& q, const Tiles& of, const Tile& tile) {
+  return matrix(q, (tile.outer * of.length + tile.first) * of.heads.group() * of.heads.dim, tile.rows, of.heads.dim);
+}
+at::Tensor keys_of(const at::Tensor& k, const Tiles& of, const Tile& tile) {
+  return matrix(k, tile.outer * of.length * of.heads.dim, tile.keys, of.heads.dim);
+}
+
+template <class T>
+SoftmaxJob<T> job_of(const Tiles& of, const Tile& tile, const at::Tensor& scores, float* log_sum) {
+  const auto sequence = of.limits->sequences == 1 ? 0 : tile.outer / of.heads.key_value;
+  const auto at = sequence * of.length + tile.first;
+  return {.scores = static_cast<T*>(scores.data_ptr()),
+          .log_sum = log_sum + (tile.outer * of.length + tile.first) * of.heads.group(),
+          .low = of.limits->low.data() + at,
+          .high = of.limits->high.data() + at,
+          .rows = tile.rows,
+          .queries = tile.queries,
+          .row_stride = tile.keys,
+          .d_row_stride = tile.keys,
+          .keys = tile.keys,
+          .scale = of.scale};
+}
+
+template <class T>
+void forward_tile(const Tiles& of, const Tile& tile, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  at::Tensor& out, at::Tensor& log_sum, const at::Tensor& scratch) {
+  auto scores = matrix(scratch, 0, tile.rows, tile.keys);
+  at::mm_out(scores, queries_of(q, of, tile), keys_of(k, of, tile).t());
+  passes<T>().softmax(job_of<T>(of, tile, scores, log_sum.data_ptr<float>()), 0, tile.rows);
+  auto seen = queries_of(out, of, tile);
+  at::mm_out(seen, scores, keys_of(v, of, tile));
+}
+
+// sum += left right; the first time it is set, and what this tile does not see becomes 0.
+void add_product(at::Tensor sum, const Tile& tile, bool first, const at::Tensor& left, const at::Tensor& right) {
+  auto part = sum.narrow(0, 0, tile.keys);
+  if (!first) {
+    part.addmm_(left, right);
+    return;
+  }
+  at::mm_out(part, left, right);
+  if (tile.keys < sum.size(0)) sum.narrow(0, tile.keys, sum.size(0) - tile.keys).zero_();
+}
+
+template <class T>
+void backward_tiles(const Tiles& of, std::int64_t outer, std::int64_t slot, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const at::Tensor& d_out, const at::Tensor& log_sum,
+                    const AttentionGradients& to, const at::Tensor& scratch) {
+  const auto dim = of.heads.dim, step = of.slots();
+  const auto at = ((slot * of.batch * of.heads.key_value) + outer) * of.length * dim;
+  const auto dk = matrix(to.dk, at, of.length, dim), dv = matrix(to.dv, at, of.length, dim);
+  bool first = true;
+  for (auto index = of.tiles() - 1 - slot; index >= 0; index -= step) {
+    auto tile = tile_at(of, outer, index);
+    auto p = matrix(scratch, 0, tile.rows, tile.keys), d = matrix(scratch, tile.rows * tile.keys, tile.rows, tile.keys);
+    const auto q_tile = queries_of(q, of, tile), d_tile = queries_of(d_out, of, tile);
+    at::mm_out(p, q_tile, keys_of(k, of, tile).t());
+    at::mm_out(d, d_tile, keys_of(v, of, tile).t());
+    auto job = job_of<T>(of, tile, p, log_sum.data_ptr<float>());
+    job.d = static_cast<T*>(d.data_ptr());
+    passes<T>().softmax_back(job, 0, tile.rows);
+    auto dq_tile = queries_of(to.dq, of, tile);
+    at::mm_out(dq_tile, d, keys_of(k, of, tile));
+    add_product(dv, tile, first, p.t(), d_tile);
+    add_product(dk, tile, first, d.t(), q_tile);
+    first = false;
+  }
+  if (!first) return;
+  dk.zero_();
+  dv.zero_();
+}
+
+template <class Body>
+void shared_out(std::int64_t count, const Body& body) {
+  at::parallel_for(0, count, 1, [&](std::int64_t first, std::int64_t last) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    for (auto i = first; i < last; ++i) body(i, at::get_thread_num());
+  });
+}
+
+}  // namespace
+
+void attend(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor& out,
+            at::Tensor& log_sum, const at::Tensor& scratch) {
+  const auto tiles = of.tiles(), outer = of.batch * of.heads.key_value;
+  const bool wide = q.scalar_type() == at::kFloat;
+  // A thread's share is a run of items: tile by tile of all heads, two from the ends of the triangle, makes them even.
+  shared_out(outer * tiles, [&](std::int64_t i, int thread) {
+    const auto index = i % tiles;
+    const auto tile = tile_at(of, i / tiles, index);
+    if (wide)
+      forward_tile<float>(of, tile, q, k, v, out, log_sum, scratch[thread]);
+    else
+      forward_tile<Half>(of, tile, q, k, v, out, log_sum, scratch[thread]);
+  });
+}
+
+void attend_back(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                 const at::Tensor& d_out, const at::Tensor& log_sum, const AttentionGradients& to,
+                 const at::Tensor& scratch) {
+  const auto slots = of.slots(), outer = of.batch * of.heads.key_value;
+  const bool wide = q.scalar_type() == at::kFloat;
+  shared_out(outer * slots, [&](std::int64_t i, int thread) {
+    if (wide)
+      backward_tiles<float>(of, i / slots, i % slots, q, k, v, d_out, log_sum, to, scratch[thread]);
+    else
+      backward_tiles<Half>(of, i / slots, i % slots, q, k, v, d_out, log_sum, to, scratch[thread]);
+  });
+}
+
+}  // namespace hansa::nn::fast
