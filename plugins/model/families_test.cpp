@@ -1,5 +1,9 @@
 // Every family of models, loaded from the real plugin files: what all models must do, and what each refuses.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <hf/tensors.hpp>
 #include <nlohmann/json.hpp>
 
@@ -47,6 +51,60 @@ const std::vector<Family>& families() {
         {R"("n_head": 0)", "n_head"},
         {R"("attn_pdrop": 1.5)", "attn_pdrop"},
         {R"("rotary_dim": 16)", "rotary_dim"}}},
+      {"smollm3",
+       R"({"model_type": "smollm3", "hidden_size": 24, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "max_position_embeddings": 64,
+ "no_rope_layer_interval": 2, "use_sliding_window": true, "sliding_window": 4, "attention_bias": true})",
+       {{R"("no_rope_layers": [1])", "no_rope_layers"},
+        {R"("layer_types": ["full_attention", "chunked_attention"])", "layer_types"},
+        {R"("rope_scaling": {"rope_type": "proportional"})", "proportional"}}},
+      {"mistral",
+       R"({"model_type": "mistral", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "head_dim": 6,
+ "max_position_embeddings": 64, "sliding_window": 4})",
+       {{R"("sliding_window": 0)", "sliding_window"}, {R"("attention_bias": true)", "attention_bias"}}},
+      {"qwen2",
+       R"({"model_type": "qwen2", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 1, "max_position_embeddings": 64,
+ "hidden_size": 24, "use_sliding_window": true, "sliding_window": 3, "max_window_layers": 1})",
+       {{R"("layer_types": ["full_attention"])", "layer_types"}, {R"("use_mrope": true)", "use_mrope"}}},
+      {"qwen3",
+       R"({"model_type": "qwen3", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "head_dim": 6,
+ "max_position_embeddings": 64, "attention_bias": true})",
+       {{R"("hidden_act": "gelu")", "hidden_act"}, {R"("num_experts": 4)", "num_experts"}}},
+      {"gemma2",
+       R"({"model_type": "gemma2", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "head_dim": 6,
+ "max_position_embeddings": 64, "sliding_window": 4, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0,
+ "final_logit_softcapping": 3.0})",
+       {{R"("use_bidirectional_attention": true)", "use_bidirectional_attention"},
+        {R"("hidden_activation": "relu")", "hidden_activation"}}},
+      {"gemma3",
+       R"({"model_type": "gemma3_text", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "head_dim": 6,
+ "max_position_embeddings": 64, "sliding_window": 4, "sliding_window_pattern": 2, "rope_local_base_freq": 100.0})",
+       {{R"("use_bidirectional_attention": true)", "use_bidirectional_attention"},
+        {R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping"},
+        {R"("rope_scaling": {"rope_type": "linear"})", "factor"}}},
+      {"phi3",
+       R"({"model_type": "phi3", "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 4, "initializer_range": 0.2, "num_key_value_heads": 2, "max_position_embeddings": 64,
+ "hidden_size": 32, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 64, "sliding_window": 5,
+ "rope_scaling": {"type": "su", "short_factor": [1.0, 2.0], "long_factor": [2.0, 4.0]}})",
+       {{R"("rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [2.0, 4.0]})", "short_factor"},
+        {R"("rope_scaling": {"type": "linear", "factor": 2.0})", "linear"},
+        {R"("lm_head_bias": true)", "lm_head_bias"},
+        {R"("partial_rotary_factor": 0.1)", "partial_rotary_factor"}}},
+      {"gpt_neox",
+       R"({"model_type": "gpt_neox", "hidden_size": 24, "intermediate_size": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 3, "initializer_range": 0.2, "max_position_embeddings": 64, "hidden_dropout": 0.1})",
+       {{R"("hidden_act": "gelu_new")", "hidden_act"}, {R"("rotary_pct": 0.05)", "rotary_pct"}}},
+      {"opt",
+       R"({"model_type": "opt", "hidden_size": 24, "ffn_dim": 28, "num_hidden_layers": 2, "vocab_size": 37,
+ "num_attention_heads": 3, "init_std": 0.2, "max_position_embeddings": 64, "word_embed_proj_dim": 14,
+ "do_layer_norm_before": false, "activation_function": "gelu"})",
+       {{R"("layerdrop": 0.1)", "layerdrop"}, {R"("activation_function": "silu")", "activation_function"}}},
   };
   return all;
 }
@@ -141,6 +199,54 @@ TEST_CASE("both spellings of the rotary keys mean the same") {
   const auto older = logits(R"("rope_theta": 5000.0, "rope_scaling": {"rope_type": "llama3", )" + scaling + "}");
   CHECK(logits(R"("rope_parameters": {"rope_type": "llama3", "rope_theta": 5000.0, )" + scaling + "}").equal(older));
   CHECK_FALSE(logits(R"("rope_theta": 5000.0)").equal(older));
+}
+
+TEST_CASE(
+    "a scaling that hangs on a text's length: packing changes nothing, and generation does not cross the length") {
+  for (const char* scaling : {R"({"type": "dynamic", "factor": 4.0})",
+                              R"({"type": "longrope", "short_factor": [1, 1.5, 2], "long_factor": [2, 4, 8],
+                                  "original_max_position_embeddings": 16})"}) {
+    const bool dynamic = std::string_view(scaling).find("dynamic") != std::string_view::npos;
+    const Opened opened(family("llama"), std::string(R"("max_position_embeddings": )") + (dynamic ? "16" : "64") +
+                                             R"(, "rope_scaling": )" + scaling);
+    const auto model = opened.make();
+    model->initialise(opened.folder(), {}, 3);
+    CHECK(model->max_length() == 64);
+    const auto a = model_checks::one_segment_batch(1, 10, 37, 1), b = model_checks::one_segment_batch(1, 24, 37, 2);
+    const Batch packed{.tokens = at::cat({a.tokens, b.tokens}, 1),
+                       .positions = at::cat({at::arange(10, at::kLong), at::arange(24, at::kLong)}).unsqueeze(0),
+                       .segments = at::cat({at::zeros({1, 10}, at::kLong), at::ones({1, 24}, at::kLong)}, 1)};
+    const auto together = model->logits(packed, nullptr);
+    CHECK(at::allclose(together.narrow(1, 0, 10), model->logits(a, nullptr), 1e-4, 1e-5));
+    CHECK(at::allclose(together.narrow(1, 10, 24), model->logits(b, nullptr), 1e-4, 1e-5));
+    const auto cache = model->cache(1, 24);
+    model->logits({.tokens = b.tokens.narrow(1, 0, 15)}, cache.get());
+    model->logits({.tokens = b.tokens.narrow(1, 15, 1)}, cache.get());
+    CHECK_THROWS_WITH(model->logits({.tokens = b.tokens.narrow(1, 16, 1)}, cache.get()), Contains("beyond 16 tokens"));
+  }
+}
+
+TEST_CASE("the text half of a Gemma 3 that sees is read under either prefix, the other half left alone") {
+  const Opened opened(family("gemma3"));
+  auto model = opened.make();
+  model->initialise(opened.folder(), {}, 1);
+  const auto batch = model_checks::one_segment_batch(2, 9, 37, 1);
+  const auto wanted = model->logits(batch, nullptr);
+  const auto text = nlohmann::json::parse(family("gemma3").config);
+  model_checks::write_text(opened.folder() / "config.json", nlohmann::json{{"model_type", "gemma3"},
+                                                                           {"text_config", text},
+                                                                           {"vision_config", {{"hidden_size", 8}}},
+                                                                           {"image_token_index", 5}}
+                                                                .dump());
+  for (const std::string prefix : {"language_model.model.", "model.language_model."}) {
+    auto tensors = model->merged();
+    for (auto& [name, tensor] : tensors) name = prefix + name.substr(std::string("model.").size());
+    tensors.emplace_back("vision_tower.patch.weight", at::ones({2}));
+    hf::save_tensors(opened.folder() / "model.safetensors", tensors);
+    auto reopened = opened.make();
+    reopened->open(opened.folder(), {});
+    CHECK(reopened->logits(batch, nullptr).equal(wanted));
+  }
 }
 
 TEST_CASE("gpt2 reads files whose names lack the prefix, with the stored causal mask") {

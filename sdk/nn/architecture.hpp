@@ -96,10 +96,15 @@ struct DecoderPlan {            // what reading, writing, merging and generating
   std::string head;             // the module that projects onto the vocabulary; the embedding when tied
   std::int64_t vocabulary = 0, max_length = 0, layers = 0;
   Heads heads;
-  std::string optional_prefix;      // "model.": files of the bare decoder lack it
+  std::string optional_prefix;              // "model.": files of the bare decoder lack it
+  std::vector<std::string> other_prefixes;  // or have one of these instead (the text half of a larger model)
+  std::vector<std::string> unused_parts;    // starts of tensor names of parts that are not this decoder's
   std::vector<std::string> unused;  // ends of tensor names that files may hold and nobody needs, reviewed per family
-  double logit_soft_cap = 0;        // logits become cap * tanh(logit / cap); 0: as they are
-  std::function<double(const Module&)> initial_deviation;  // of a random weight; norms are 1 or 0, biases 0
+  std::vector<std::pair<std::string, std::string>> older_ends;  // of tensor names, and what older files write instead
+  std::vector<std::string> fresh_where_missing;  // modules that start at random where a checkpoint has none of them
+  double logit_soft_cap = 0;                     // logits become cap * tanh(logit / cap); 0: as they are
+  double initial_norm = 1;                       // 0 where a norm multiplies with 1 + weight
+  std::function<double(const Module&)> initial_deviation;  // of a random weight; biases are 0
 };
 
 // A spec and its modules, written down together: each function adds a module and gives its name, or a norm over it.

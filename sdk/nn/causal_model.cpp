@@ -7,11 +7,11 @@
 #include <ATen/core/Reduction.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/index_put.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/nll_loss.h>
 #include <ATen/ops/nonzero.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
@@ -60,9 +60,31 @@ void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening
 }
 
 std::string CausalModel::stored_name(const std::string& tensor) const {
-  const auto& prefix = decoder_->plan().optional_prefix;
-  if (checkpoint_->find(tensor) || prefix.empty() || !tensor.starts_with(prefix)) return tensor;
-  return tensor.substr(prefix.size());
+  auto name = prefixed(tensor);
+  if (checkpoint_->find(name)) return name;
+  for (const auto& [now, then] : decoder_->plan().older_ends) {
+    if (!tensor.ends_with(now)) continue;
+    const auto older = prefixed(tensor.substr(0, tensor.size() - now.size()) + then);
+    if (checkpoint_->find(older)) return older;
+  }
+  return name;
+}
+
+// A head that the files lack. The same values wherever the checkpoint is opened.
+bool CausalModel::starts_fresh(const Module& module) const {
+  return std::ranges::find(plan().fresh_where_missing, module.name) != plan().fresh_where_missing.end() &&
+         !checkpoint_->find(stored_name(module.name + ".weight")) &&
+         !checkpoint_->find(stored_name(module.name + ".bias"));
+}
+
+std::string CausalModel::prefixed(const std::string& tensor) const {
+  const auto& plan = decoder_->plan();
+  if (checkpoint_->find(tensor) || plan.optional_prefix.empty() || !tensor.starts_with(plan.optional_prefix))
+    return tensor;
+  const auto rest = tensor.substr(plan.optional_prefix.size());
+  for (const auto& prefix : plan.other_prefixes)
+    if (checkpoint_->find(prefix + rest)) return prefix + rest;
+  return rest;
 }
 
 at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std::vector<std::int64_t> shape,
@@ -87,6 +109,14 @@ CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
   const auto& module = place.module;
   if (module.kind == Module::Kind::Attention) return {};
   auto shape = weight_shape(module);
+  if (starts_fresh(module)) {
+    constexpr std::uint64_t kHead = 0x48656164;
+    auto generator = make_generator(kHead);
+    return {at::empty(shape, at::kFloat)
+                .normal_(0, plan().initial_deviation(module), generator)
+                .to(hf::scalar_type_of(type)),
+            at::zeros({module.out}, hf::scalar_type_of(type))};
+  }
   if (module.stored_transposed) std::swap(shape[0], shape[1]);
   auto weight = read(place, module.name + ".weight", shape, type);
   if (module.stored_transposed) weight = weight.t().contiguous();
@@ -102,7 +132,9 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
   }
   std::vector<std::string> strange;
   for (const auto& name : checkpoint_->names()) {
-    const bool unused = std::ranges::any_of(plan.unused, [&](const std::string& end) { return name.ends_with(end); });
+    const bool unused =
+        std::ranges::any_of(plan.unused, [&](const std::string& end) { return name.ends_with(end); }) ||
+        std::ranges::any_of(plan.unused_parts, [&](const std::string& part) { return name.starts_with(part); });
     if (!unused && !known.contains(name)) strange.push_back(name);
   }
   if (strange.empty()) return;
@@ -126,7 +158,7 @@ void CausalModel::initialise(const std::filesystem::path& checkpoint, const Open
     const auto& module = place.module;
     if (module.kind == Module::Kind::Attention) continue;
     auto weight = module.kind == Module::Kind::Norm
-                      ? at::ones(weight_shape(module), at::kFloat)
+                      ? at::full(weight_shape(module), decoder_->plan().initial_norm, at::kFloat)
                       : at::empty(weight_shape(module), at::kFloat)
                             .normal_(0, decoder_->plan().initial_deviation(module), generator);
     auto bias = module.bias ? at::zeros({module.out}, at::kFloat) : at::Tensor();
@@ -215,10 +247,9 @@ std::pair<at::Tensor, at::Tensor> CausalModel::counted(const Batch& batch) {
 at::Tensor CausalModel::counted_logits(const Batch& batch) { return counted(batch).first; }
 
 at::Tensor CausalModel::label_losses(const Batch& batch) {
-  const auto [logits, index] = counted(batch);
-  const auto labels = batch.labels.reshape({-1}).index_select(0, index);
-  const auto nats = at::nll_loss(at::log_softmax(logits, -1), labels, {}, at::Reduction::None);
-  return at::zeros({batch.labels.numel()}, at::kFloat).index_put({index}, nats).view(batch.labels.sizes());
+  const auto complete = checked(batch, nullptr);
+  const auto hidden = decoder_->forward(pass(complete, dropout_, nullptr));
+  return head_label_losses(places_->at(plan().head), hidden, complete.labels, dropout_, plan().logit_soft_cap);
 }
 
 at::Tensor CausalModel::hidden(const Batch& batch) {

@@ -63,19 +63,26 @@ class CausalModel : public Stateless<Model> {
   at::Tensor counted_logits(const Batch&) override;
   at::Tensor hidden(const Batch&) override;
 
+ protected:                         // for models with another head
+  const DecoderPlan& plan() const;  // throws before open
+  Batch checked(const Batch&, const KeyValueCache*) const;
+  Pass pass(const Batch&, Dropout&, KeyValueCache*) const;
+  Decoder& decoder() { return *decoder_; }
+  const Decoder& decoder() const { return *decoder_; }
+  Dropout& dropout() { return dropout_; }
+
  private:
   using Weights = std::pair<at::Tensor, at::Tensor>;  // fp32, [out, in]; bias undefined where the module has none
   void prepare(const std::filesystem::path& checkpoint, const Opening&);
   void check_names(const DecoderPlan&) const;
   std::string stored_name(const std::string& tensor) const;  // as the file spells it
+  std::string prefixed(const std::string& tensor) const;     // with the file's prefix
+  bool starts_fresh(const Module&) const;
   at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
   Weights read(const Place&, DType) const;
-  const DecoderPlan& plan() const;  // throws before open
-  Batch checked(const Batch&, const KeyValueCache*) const;
   std::pair<at::Tensor, at::Tensor> counted(const Batch&);
 
   at::Tensor head_logits(const at::Tensor& hidden, Dropout&) const;  // fp32
-  Pass pass(const Batch&, Dropout&, KeyValueCache*) const;
 
   std::string name_;
   std::vector<std::string> model_types_;

@@ -11,26 +11,50 @@ namespace hansa::nn {
 Architecture::Bias bias_of(bool there) { return there ? Architecture::Bias::With : Architecture::Bias::Without; }
 
 LlamaLayout read_llama_layout(hf::JsonConfig& json, const LlamaDefaults& defaults) {
+  const auto size = [&](std::string_view key, std::int64_t when_absent) {
+    return when_absent == 0 ? json.positive(key) : json.positive(key, when_absent);
+  };
   LlamaLayout l;
-  l.width = json.positive("hidden_size");
-  l.inner = json.positive("intermediate_size");
-  l.layers = json.positive("num_hidden_layers");
-  l.vocabulary = json.positive("vocab_size");
-  l.max_length = json.positive("max_position_embeddings", defaults.max_length);
+  l.width = size("hidden_size", defaults.width);
+  l.inner = size("intermediate_size", defaults.inner);
+  l.layers = size("num_hidden_layers", defaults.layers);
+  l.vocabulary = size("vocab_size", defaults.vocabulary);
+  l.max_length = size("max_position_embeddings", defaults.max_length);
   auto& heads = l.heads;
-  heads.query = json.positive("num_attention_heads");
-  heads.key_value =
-      json.positive("num_key_value_heads", defaults.key_value_heads == 0 ? heads.query : defaults.key_value_heads);
+  heads.query = size("num_attention_heads", defaults.query_heads);
+  heads.key_value = json.positive_or_null("num_key_value_heads",
+                                          defaults.key_value_heads == 0 ? heads.query : defaults.key_value_heads)
+                        .value_or(heads.query);
   if (heads.query % heads.key_value != 0) json.refuse("num_key_value_heads", "a divisor of num_attention_heads");
   if (!json.has("head_dim") && defaults.head_dim == 0 && l.width % heads.query != 0)
     json.refuse("num_attention_heads", "a divisor of hidden_size, or a head_dim beside it");
   heads.dim = json.positive("head_dim", defaults.head_dim == 0 ? l.width / heads.query : defaults.head_dim);
   if (heads.dim % 2 != 0) json.refuse(json.has("head_dim") ? "head_dim" : "hidden_size", "heads of an even width");
-  l.epsilon = json.real("rms_norm_eps", 1e-6);
+  l.epsilon = json.real("rms_norm_eps", defaults.epsilon);
   l.deviation = json.real("initializer_range", 0.02);
   l.attention_dropout = json.fraction("attention_dropout", 0);
   l.tied_head = json.flag("tie_word_embeddings", defaults.tied_head);
   return l;
+}
+
+std::vector<bool> read_sliding_layers(hf::JsonConfig& json, std::int64_t layers,
+                                      const std::function<bool(std::int64_t)>& rule) {
+  std::vector<bool> sliding;
+  const auto types = json.texts("layer_types");
+  if (types && static_cast<std::int64_t>(types->size()) != layers)
+    json.refuse("layer_types", "one entry for each of num_hidden_layers");
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const auto type = types ? types->at(static_cast<std::size_t>(i)) : std::string();
+    if (types && type != "full_attention" && type != "sliding_attention")
+      json.refuse("layer_types", "full_attention, sliding_attention");
+    sliding.push_back(types ? type == "sliding_attention" : rule(i));
+  }
+  return sliding;
+}
+
+void set_windows(Architecture& a, const std::vector<bool>& sliding, std::optional<std::int64_t> window) {
+  for (std::size_t i = 0; i < a.spec.blocks.size(); ++i)
+    if (sliding[i]) a.spec.blocks[i].attention.window = window;
 }
 
 namespace {
@@ -93,6 +117,7 @@ Architecture build(const LlamaLayout& l, std::vector<RopeSettings> ropes) {
   a.plan.heads = l.heads;
   a.plan.optional_prefix = "model.";
   a.plan.unused = {"rotary_emb.inv_freq"};  // computed from the config
+  if (l.norm == NormSpec::Form::RmsPlusOne) a.plan.initial_norm = 0;
   a.plan.initial_deviation = [deviation = l.deviation](const Module&) { return deviation; };
   a.spec.ropes = std::move(ropes);
   a.spec.embedding.tokens = a.embedding("model.embed_tokens", l.vocabulary, l.width);

@@ -118,7 +118,7 @@ TEST_CASE("attention that continues a cache equals attention over the whole row"
 
 TEST_CASE("rotary positions turn each pair by position times frequency") {
   const std::int64_t dim = 8;
-  Rope rope(RopeSettings{.head_dim = dim, .theta = 500});
+  Rope rope(RopeSettings{.dim = dim, .theta = 500});
   auto x = normal({1, 3, 2, dim}, 4);
   auto positions = at::arange(3, at::kLong).unsqueeze(0) + 300;  // beyond the first table
   auto out = Rope::rotate(x, rope.rows(positions, at::kFloat));
@@ -132,9 +132,9 @@ TEST_CASE("rotary positions turn each pair by position times frequency") {
 }
 
 TEST_CASE("llama3 scaling keeps high frequencies and divides low ones by the factor") {
-  RopeSettings settings{.head_dim = 64, .theta = 500000, .llama3 = RopeSettings::Llama3{.factor = 8}};
+  RopeSettings settings{.dim = 64, .theta = 500000, .scaling = RopeSettings::Llama3{.factor = 8}};
   auto scaled = rope_frequencies(settings);
-  settings.llama3.reset();
+  settings.scaling = std::monostate();
   auto plain = rope_frequencies(settings);
   CHECK(scaled[0].item<double>() == plain[0].item<double>());
   CHECK(scaled[31].item<double>() == Approx(plain[31].item<double>() / 8));

@@ -9,7 +9,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros_like.h>
 #include <ATen/TensorOperators.h>
+#include <fmt/format.h>
 
+#include "base/error.hpp"
 #include "nn/fast/blocks.hpp"
 #include "nn/layers.hpp"
 
@@ -81,6 +83,26 @@ at::Tensor feed_forward(const MlpSpec& spec, const BlockPlaces& places, const at
   const auto inner = up.size(-1) / 2;
   return linear(*places.down, activated(spec.activation, up.narrow(-1, 0, inner)) * up.narrow(-1, inner, inner),
                 dropout);
+}
+
+// For each token the length of its text: packing changes no text's rotation.
+at::Tensor text_lengths(const Pass& pass) {
+  const auto& positions = pass.batch.positions;
+  if (pass.cache || !pass.batch.segments.defined())
+    return (positions.amax(1, true) + 1).expand(positions.sizes()).contiguous();
+  const auto& segments = pass.batch.segments;
+  const auto together = segments.unsqueeze(1).eq(segments.unsqueeze(2));
+  return (positions.unsqueeze(1) * together).amax(2) + 1;
+}
+
+// What a cache holds was turned for the length of its time.
+void refuse_crossing(const RopeSettings& settings, std::int64_t boundary, std::int64_t past, std::int64_t length) {
+  if (past == 0 || length <= boundary) return;
+  if (past > boundary && !std::holds_alternative<RopeSettings::Dynamic>(settings.scaling)) return;
+  throw Error(fmt::format(
+      "beyond {} tokens this model's rotary scaling turns the earlier ones otherwise too, and {} of them are "
+      "held already: generate within {} tokens, or give all tokens at once",
+      boundary, past, boundary));
 }
 
 }  // namespace
@@ -159,10 +181,24 @@ at::Tensor Transformer::embed(const Pass& pass) const {
   return pass.dropout.apply(norm(spec.norm, embedding_norm_, x), spec.dropout);
 }
 
+std::vector<Rope::Rows> Transformer::turns(const Pass& pass) const {
+  at::Tensor lengths;
+  const auto past = pass.cache ? pass.cache->length() : 0;
+  for (const auto& rope : ropes_) {
+    const auto boundary = rope.settings().boundary();
+    if (!boundary) continue;
+    if (!lengths.defined()) lengths = text_lengths(pass);
+    refuse_crossing(rope.settings(), *boundary, past, past + pass.batch.tokens.size(1));
+  }
+  std::vector<Rope::Rows> all;
+  for (const auto& rope : ropes_)
+    all.push_back(rope.rows(pass.batch.positions, pass.compute, rope.settings().boundary() ? lengths : at::Tensor()));
+  return all;
+}
+
 at::Tensor Transformer::forward(const Pass& pass) {
   const auto& spec = architecture_.spec;
-  std::vector<Rope::Rows> turns;
-  for (auto& rope : ropes_) turns.push_back(rope.rows(pass.batch.positions, pass.compute));
+  const auto turned = turns(pass);
   std::deque<std::pair<std::optional<std::int64_t>, Visibility>> visibilities;  // by window
   const auto visible = [&](const AttentionSpec& attention) -> const Visibility& {
     for (const auto& [window, one] : visibilities)
@@ -175,7 +211,8 @@ at::Tensor Transformer::forward(const Pass& pass) {
   auto x = embed(pass);
   std::map<std::optional<std::int64_t>, std::shared_ptr<const fast::Limits>> limits;  // by window
   const auto quickly = [&](std::size_t i) -> std::shared_ptr<const fast::Limits> {
-    if (pass.kernels != Kernels::Fast || pass.cache || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty()) return {};
+    if (pass.kernels != Kernels::Fast || pass.cache || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty())
+      return {};
     if (x.size(1) != pass.batch.tokens.size(1)) return {};
     const auto& attention = spec.blocks[i].attention;
     auto found = limits.find(attention.window);
@@ -188,12 +225,12 @@ at::Tensor Transformer::forward(const Pass& pass) {
     if (auto seen = quickly(i)) {
       x = fast_[i]->forward(x, {.batch = x.size(0),
                                 .length = x.size(1),
-                                .turn = attention.rope ? &turns[*attention.rope] : nullptr,
+                                .turn = attention.rope ? &turned[*attention.rope] : nullptr,
                                 .limits = std::move(seen),
                                 .recompute = pass.recompute});
       continue;
     }
-    const BlockPass at{pass, attention.rope ? &turns[*attention.rope] : nullptr, visible(attention),
+    const BlockPass at{pass, attention.rope ? &turned[*attention.rope] : nullptr, visible(attention),
                        static_cast<std::int64_t>(i)};
     x = block(spec.blocks[i], blocks_[i], x, at);
   }

@@ -42,6 +42,7 @@ class Transformer final : public Decoder {
 
  private:
   at::Tensor embed(const Pass&) const;
+  std::vector<Rope::Rows> turns(const Pass&) const;
 
   Architecture architecture_;
   std::vector<Rope> ropes_;

@@ -51,6 +51,11 @@ def export_adapter(model, out, kind="lora", residual=None, **params):
     return out
 
 
+def run_jobs(jobs):
+    """See model_tool.cpp; each job says itself where its answer goes."""
+    _checked("jobs", "--jobs", jobs)
+
+
 def merge(model, adapter, out):
     _checked("merge", "--model", model, "--adapter", adapter, "--out", out)
     return out

@@ -2,6 +2,7 @@
 //   model_tool VERB --plugins DIR --model DIR [--adapter DIR] [--tokens ids.json] [--out PATH] …
 // The verbs stand at the end. Errors: one sentence on stderr, exit 1.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
@@ -14,6 +15,7 @@
 
 #include <hansa/adapter.hpp>
 #include <hansa/layouts.hpp>
+#include <hf/safetensors.hpp>
 #include <hf/tensors.hpp>
 #include <nn/dropout.hpp>
 
@@ -176,7 +178,125 @@ class Tool {
   Instance<Adapter> adapter_;
 };
 
+// Many models in one process: --jobs file.json holds a list of
+//   {"model": DIR, "out": PATH, "tokens": [[…]], "labels", "positions", "segments": the same or absent (labels of a
+//    classifier: a list),
+//    "pairs": a safetensors file with "<module>.A" and "<module>.B", whose gradients are wanted, or absent,
+//    "steps": [6, 1, 1, …] to go through a cache, or absent; "hidden": the last layer's output too, or absent,
+//    "merged": a directory for a checkpoint of random weights with the pairs folded in, or absent: then the model is read}
+// Each writes a safetensors file with "logits", "cached" (where steps are given), and, where there are labels, "loss" and the
+// gradients under the names of the pairs; or, where it is refused, PATH.txt with the message.
+class Jobs {
+ public:
+  explicit Jobs(const Options& options) : jobs_(nlohmann::json::parse(read_file(options.get("--jobs")))) {
+    registry_.scan(SearchPath{options.get("--plugins"), "--plugins"});
+  }
+  void run() {
+    for (const auto& job : jobs_) {
+      const auto out = job.at("out").get<std::string>();
+      try {
+        hf::save_tensors(out, done(job));
+      } catch (const std::exception& problem) {
+        write_file_atomically(out + ".txt", problem.what(), Durability::Process);
+      }
+    }
+  }
+
+ private:
+  using Named = std::vector<std::pair<std::string, at::Tensor>>;
+  static at::Tensor table(const nlohmann::json& job, const char* key) {
+    if (!job.contains(key)) return {};
+    if (!job.at(key).at(0).is_array()) {  // a class for each row
+      const auto each = job.at(key).get<std::vector<std::int64_t>>();
+      auto classes = at::empty({static_cast<std::int64_t>(each.size())}, at::kLong);
+      std::copy(each.begin(), each.end(), classes.data_ptr<std::int64_t>());
+      return classes;
+    }
+    const auto rows = job.at(key).get<std::vector<std::vector<std::int64_t>>>();
+    auto ids =
+        at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows.at(0).size())}, at::kLong);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::copy(rows[i].begin(), rows[i].end(),
+                ids.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * ids.size(1));
+    return ids;
+  }
+  Model& opened(const std::filesystem::path& directory, bool fresh) {
+    if (directory == directory_ && !fresh) return *model_;
+    directory_.clear();
+    model_.reset();
+    for (const auto* component : registry_.components("model")) {
+      auto candidate = hansa::create<Model>(registry_, *component, with_defaults(*component, Value()), services_);
+      if (candidate->accepts(directory)) model_ = std::move(candidate);
+    }
+    if (!model_) throw Error("no model plugin accepts " + directory.string());
+    if (fresh)
+      model_->initialise(directory, {}, 7);
+    else
+      model_->open(directory, {});
+    if (!fresh) directory_ = directory;
+    return *model_;
+  }
+  Named done(const nlohmann::json& job) {
+    const std::filesystem::path directory = job.at("model").get<std::string>();
+    auto& model = opened(directory, job.contains("merged"));
+    Batch batch{.tokens = table(job, "tokens"),
+                .labels = table(job, "labels"),
+                .positions = table(job, "positions"),
+                .segments = table(job, "segments")};
+    std::vector<Injection> injections;
+    Named parameters, found;
+    if (job.contains("pairs")) {
+      const hf::SafetensorsFile file(job.at("pairs").get<std::string>());
+      for (const auto& stored : file.tensors()) {
+        if (!stored.name.ends_with(".A")) continue;
+        const auto module = stored.name.substr(0, stored.name.size() - 2);
+        auto A = hf::load_tensor(stored, DType::f32).requires_grad_(true);
+        auto B = hf::load_tensor(*file.find(module + ".B"), DType::f32).requires_grad_(true);
+        injections.push_back({module, LowRank{.A = A, .B = B, .scale = 2}});
+        parameters.emplace_back(module + ".A", A);
+        parameters.emplace_back(module + ".B", B);
+      }
+    }
+    model.inject(injections);
+    if (batch.labels.defined() && batch.labels.dim() == 1) batch.task = Task::Classification;
+    found.emplace_back("logits", model.logits(batch, nullptr));
+    if (job.contains("hidden")) found.emplace_back("hidden", model.hidden(batch));
+    if (job.contains("merged")) {
+      const std::filesystem::path out = job.at("merged").get<std::string>();
+      std::filesystem::create_directories(out);
+      std::filesystem::copy_file(directory / "config.json", out / "config.json");
+      hf::save_tensors(out / "model.safetensors", model.merged());
+    }
+    if (job.contains("steps")) found.emplace_back("cached", cached(model, batch.tokens, job.at("steps")));
+    if (!batch.labels.defined()) return found;
+    const auto loss = model.loss(batch);
+    found.emplace_back("loss", loss.detach().reshape({1}));
+    if (parameters.empty()) return found;
+    loss.backward();
+    for (const auto& [name, parameter] : parameters) found.emplace_back(name, parameter.grad());
+    return found;
+  }
+  static at::Tensor cached(Model& model, const at::Tensor& tokens, const nlohmann::json& steps) {
+    const auto cache = model.cache(tokens.size(0), tokens.size(1));
+    std::vector<at::Tensor> parts;
+    std::int64_t first = 0;
+    for (const auto& step : steps) {
+      const auto count = step.get<std::int64_t>();
+      parts.push_back(model.logits({.tokens = tokens.narrow(1, first, count)}, cache.get()));
+      first += count;
+    }
+    return at::cat(parts, 1);
+  }
+
+  nlohmann::json jobs_;
+  HostServices services_;
+  StrategyRegistry registry_;
+  Instance<Model> model_;
+  std::filesystem::path directory_;
+};
+
 void run(const std::string& verb, const Options& options) {
+  if (verb == "jobs") return Jobs(options).run();
   const std::map<std::string, void (Tool::*)()> verbs{{"logits", &Tool::logits},
                                                       {"gradients", &Tool::gradients},
                                                       {"export-adapter", &Tool::export_adapter},

@@ -1,4 +1,4 @@
-"""Our logits are those of Transformers, for every shape and spelling that we read.
+"""Our logits are those of Transformers, whatever the files hold and however long the rows; test_families.py has the shapes.
 
 hansa_cli.py knows the program.
 """
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import hansa_cli
-from checkpoints import LLAMA3, SHAPES, gpt2, llama, make, some_ids
+from checkpoints import gpt2, llama, make, some_ids
 
 
 def expected(model, ids):
@@ -30,13 +30,6 @@ def edit_config(directory, change):
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_equal_those_of_transformers(shape, tmp_path):
-    model = make(shape)
-    model.save_pretrained(tmp_path / "m")
-    same_logits(model, tmp_path / "m", tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -59,43 +52,6 @@ def test_compute_in_bf16_is_as_near_as_that_of_transformers(tmp_path):
         theirs = expected(AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.bfloat16).eval(), ids)
         assert (ours - exact).abs().mean() < 1.5 * (theirs - exact).abs().mean()
         shutil.rmtree(tmp_path / "m")
-
-
-def test_both_spellings_of_the_config_are_read(tmp_path):
-    model = make("llama llama3 scaling")
-    model.save_pretrained(tmp_path / "m")
-
-    def older(config):
-        scaling = {k: v for k, v in LLAMA3.items() if k != "rope_theta"}
-        config.update(rope_theta=LLAMA3["rope_theta"], rope_scaling=scaling, torch_dtype="float32")
-        for key in ("rope_parameters", "dtype"):
-            config.pop(key, None)
-
-    edit_config(tmp_path / "m", older)
-    same_logits(model, tmp_path / "m", tmp_path)
-    reread = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
-    torch.testing.assert_close(expected(reread, some_ids(model)), expected(model, some_ids(model)))
-
-
-@pytest.mark.parametrize("shape,keys", [
-    ("llama full heads, tied", ["num_key_value_heads", "head_dim", "attention_bias", "mlp_bias", "rms_norm_eps",
-                                "attention_dropout", "hidden_act", "initializer_range", "rope_parameters"]),
-    ("gpt2", ["n_inner", "activation_function", "scale_attn_weights", "layer_norm_epsilon", "resid_pdrop",
-              "tie_word_embeddings", "scale_attn_by_inverse_layer_idx"]),
-])
-@pytest.mark.parametrize("how", ["absent", "null"])
-def test_absent_and_null_keys_mean_the_default(shape, keys, how, tmp_path):
-    model = make(shape)
-    model.save_pretrained(tmp_path / "m")
-
-    def drop(config):
-        for key in keys:
-            config.pop(key, None)
-            if how == "null":
-                config[key] = None
-
-    edit_config(tmp_path / "m", drop)
-    same_logits(model, tmp_path / "m", tmp_path)
 
 
 def test_gpt2_of_the_hub_has_no_prefix_and_stores_its_mask(tmp_path):
@@ -138,7 +94,7 @@ def test_what_we_initialise_and_merge_is_loaded_by_transformers(tmp_path):
     (lambda c: c.update(num_attention_heads=0), "num_attention_heads"),
     (lambda c: c.update(vocab_size=1000), "vocab_size"),
     (lambda c: c.update(hidden_act="relu"), "hidden_act"),
-    (lambda c: c.update(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}), "yarn"),
+    (lambda c: c.update(rope_parameters={"rope_type": "proportional", "rope_theta": 1e4}), "proportional"),
     (lambda c: c.update(quantization_config={"quant_method": "gptq"}), "quantization_config"),
     (lambda c: c.update(num_hidden_layers=4), "model.layers.3"),
     (lambda c: c.update(num_hidden_layers=2), "model.layers.2"),

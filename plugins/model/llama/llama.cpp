@@ -15,7 +15,8 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
   layout.query_bias = layout.output_bias = nn::bias_of(json.flag("attention_bias", false));
   layout.mlp_bias = nn::bias_of(json.flag("mlp_bias", false));
   json.choice("hidden_act", "silu", {"silu", "swish"});
-  const auto rope = nn::read_rope(json, layout.heads.dim, 10000);
+  const auto rope = nn::read_rope(json, {.head_dim = layout.heads.dim, .max_positions = layout.max_length});
+  layout.max_length = rope.longest(layout.max_length);
   json.only("rope_interleaved", {"false"});
   json.inert({{"pretraining_tp", "how the original training split its products; the sums are the same"},
               {"is_llama_config", "a mark of the SmolLM exports"}});

@@ -1,0 +1,200 @@
+"""Every family of decoders computes what Transformers (eager attention) computes: logits unpadded, padded, packed and through
+the cache, loss, gradients of low-rank pairs; config.json in every spelling. One run of the tool answers for all of them.
+"""
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+import hansa_cli
+from families import SHAPES, SPELLINGS, make
+
+LENGTH, FIRST = 30, 13  # of a row, and of the first of two documents packed into it
+SCALE = 2.0
+
+
+def ids(vocabulary, rows=2):
+    return torch.randint(3, vocabulary, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+def logits_of(model, tokens, **options):
+    with torch.no_grad():
+        return model(tokens, **options).logits.float()
+
+
+def pairs_for(model):
+    """A and B of rank 2 for every linear module of the blocks, none of them zero."""
+    generator = torch.Generator().manual_seed(2)
+    found = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or module is model.get_output_embeddings():
+            continue
+        out, inner = module.weight.shape if isinstance(module, torch.nn.Linear) else reversed(module.weight.shape)
+        found[name + ".A"] = torch.randn(2, inner, generator=generator) * 0.1
+        found[name + ".B"] = torch.randn(out, 2, generator=generator) * 0.1
+    return found
+
+
+def with_pairs(model, pairs, tokens):
+    """Logits, summed loss of each token foretelling its next, and the gradients of the pairs."""
+    parameters = {name: tensor.clone().requires_grad_(True) for name, tensor in pairs.items()}
+
+    def hook(name):
+        def add(_, inputs, output):
+            return output + SCALE * (inputs[0] @ parameters[name + ".A"].T) @ parameters[name + ".B"].T
+        return add
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()
+               if name + ".A" in parameters]
+    logits = model(tokens[:, :-1]).logits.float()
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+    loss.backward()
+    for handle in handles:
+        handle.remove()
+    return {"logits": logits.detach(), "loss": loss.detach().reshape(1),
+            **{name: parameter.grad for name, parameter in parameters.items()}}
+
+
+class Answers:
+    """The jobs of all tests, and what the tool said to each."""
+
+    def __init__(self, folder):
+        self.folder, self.jobs, self.expected = folder, [], {}
+
+    def ask(self, key, model, tokens, expected, **more):
+        lists = {name: value.tolist() if torch.is_tensor(value) else value for name, value in more.items()}
+        self.jobs.append({"model": str(model), "tokens": tokens.tolist(), "out": str(self.path(key)), **lists})
+        self.expected[key] = expected
+
+    def path(self, key):
+        return self.folder / ("_".join(map(str, key)).replace(" ", "-").replace(",", "") + ".out")
+
+    def run(self):
+        path = self.folder / "jobs.json"
+        path.write_text(json.dumps(self.jobs))
+        hansa_cli.run_jobs(path)
+
+    def of(self, key):
+        refusal = self.path(key).with_suffix(".out.txt")
+        assert not refusal.exists(), refusal.read_text()
+        return load_file(self.path(key)), self.expected[key]
+
+
+def padded_logits(model, shape, tokens, kept):
+    if "dynamic, beyond" not in shape:
+        return logits_of(model, tokens, attention_mask=kept)
+    # There Transformers turns a batch by its longest row, and remembers; we turn each row by its own length.
+    rows = torch.zeros(*tokens.shape, model.config.vocab_size)
+    for row, length in enumerate(kept.sum(1).tolist()):
+        rows[row, :length] = logits_of(make(shape), tokens[row:row + 1, :length])
+    return rows
+
+
+def ask_about_shape(answers, shape):
+    model = make(shape)
+    folder = answers.folder / shape.replace(" ", "-").replace(",", "")
+    model.save_pretrained(folder)
+    tokens = ids(model.config.vocab_size)
+    plain = logits_of(model, tokens)
+    # A cache cannot go on where every further token turns all others anew.
+    steps = [] if shape == "llama dynamic, beyond" else [LENGTH - 6, 2] + [1] * 4
+    answers.ask((shape, "plain"), folder, tokens, {"logits": plain, "cached": plain}, **({"steps": steps} if steps else {}))
+    pairs = pairs_for(model)
+    save_file(pairs, folder / "pairs.st")
+    answers.ask((shape, "pairs"), folder, tokens[:, :-1], with_pairs(make(shape), pairs, tokens), labels=tokens[:, 1:],
+                pairs=str(folder / "pairs.st"))
+    # Right padding in the second row.
+    kept = torch.ones_like(tokens)
+    kept[1, -8:] = 0
+    answers.ask((shape, "padded"), folder, tokens, padded_logits(model, shape, tokens, kept),
+                segments=torch.where(kept == 1, 0, -1))
+    # Two documents in a row, which Transformers sees apart.
+    apart = torch.cat([logits_of(make(shape), part) for part in (tokens[:, :FIRST], tokens[:, FIRST:])], dim=1)
+    places = torch.cat([torch.arange(FIRST), torch.arange(LENGTH - FIRST)]).expand(2, -1)
+    answers.ask((shape, "packed"), folder, tokens, apart, positions=places,
+                segments=(torch.arange(LENGTH) >= FIRST).long().expand(2, -1))
+    # Random weights of ours, with the pairs folded in.
+    answers.ask((shape, "merged"), folder, tokens, folder / "merged", pairs=str(folder / "pairs.st"),
+                merged=str(folder / "merged"))
+
+
+def ask_about_spelling(answers, number, shape, change):
+    model = make(shape)
+    folder = answers.folder / f"spelling{number}"
+    model.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    reread = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    tokens = ids(model.config.vocab_size)
+    answers.ask(("spelling", number), folder, tokens, (logits_of(reread, tokens), logits_of(make(shape), tokens)))
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    found = Answers(tmp_path_factory.mktemp("families"))
+    torch.set_num_threads(1)
+    for shape in SHAPES:
+        ask_about_shape(found, shape)
+    for number, (shape, change) in enumerate(SPELLINGS):
+        ask_about_spelling(found, number, shape, change)
+    found.run()
+    return found
+
+
+def close(ours, theirs, of=None):
+    """To 1e-4 of the largest logit."""
+    largest = theirs.abs().max()
+    off = (ours - theirs).abs()
+    off = (off[of] if of is not None else off).max() / largest
+    assert off < 1e-4, f"{off:.1e} of the largest"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_equal_and_through_the_cache_too(shape, answers):
+    ours, theirs = answers.of((shape, "plain"))
+    close(ours["logits"], theirs["logits"])
+    if "cached" in ours:
+        close(ours["cached"], theirs["logits"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_padding_and_packing_change_nothing(shape, answers):
+    ours, theirs = answers.of((shape, "padded"))
+    kept = torch.ones(2, LENGTH, dtype=torch.bool)
+    kept[1, -8:] = False
+    close(ours["logits"], theirs, of=kept)
+    ours, theirs = answers.of((shape, "packed"))
+    close(ours["logits"], theirs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loss_and_gradients_of_pairs_are_equal(shape, answers):
+    ours, theirs = answers.of((shape, "pairs"))
+    assert ours.keys() == theirs.keys()
+    close(ours["logits"], theirs["logits"])
+    torch.testing.assert_close(ours["loss"], theirs["loss"], rtol=1e-5, atol=0)
+    names = [name for name in theirs if name.endswith((".A", ".B"))]
+    whole = torch.cat([theirs[name].flatten() for name in names])
+    off = torch.cat([(ours[name] - theirs[name]).flatten() for name in names])
+    assert off.norm() / whole.norm() < 1e-4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_reads_what_we_initialise_and_merge(shape, answers):
+    ours, folder = answers.of((shape, "merged"))
+    model, info = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32,
+                                                       output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
+    close(ours["logits"], logits_of(model.eval(), ids(model.config.vocab_size)))
+
+
+@pytest.mark.parametrize("number", range(len(SPELLINGS)), ids=[shape for shape, _ in SPELLINGS])
+def test_other_spellings_of_the_config_read_the_same(number, answers):
+    ours, (reread, original) = answers.of(("spelling", number))
+    close(ours["logits"], reread)
+    close(ours["logits"], original)
