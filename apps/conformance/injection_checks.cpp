@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <hf/tensors.hpp>
@@ -11,6 +13,19 @@
 #include "conformance/probes.hpp"
 
 namespace hansa::conformance {
+
+Batch with_classes(const Batch& batch, std::int64_t classes, std::uint64_t seed) {
+  Batch made{.tokens = batch.tokens, .documents = batch.documents, .task = Task::Classification};
+  const auto rows = batch.tokens.size(0);
+  made.labels = at::empty({rows}, at::kLong);
+  made.segments = at::zeros_like(batch.tokens).masked_fill_(batch.labels.eq(-100), -1);
+  made.segments.select(1, 0).zero_();  // the first token is always there
+  for (std::int64_t row = 0; row < rows; ++row)
+    made.labels[row].fill_(
+        static_cast<std::int64_t>((seed + static_cast<std::uint64_t>(row)) % static_cast<std::uint64_t>(classes)));
+  made.counted = rows;
+  return made;
+}
 
 Injection pair_for(const Module& module, Fill fill, std::uint64_t seed, double dropout) {
   auto A = random_tensor({2, module.in}, seed, 0.3),

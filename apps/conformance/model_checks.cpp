@@ -131,6 +131,11 @@ void seeded(const Subject& subject) {
 double naive_loss(const at::Tensor& logits, const at::Tensor& labels) {
   const auto likely = at::log_softmax(logits.to(at::kDouble), -1);
   double sum = 0;
+  if (labels.dim() == 1) {  // a class for each row
+    for (std::int64_t row = 0; row < labels.size(0); ++row)
+      if (const auto label = labels[row].item<std::int64_t>(); label != -100) sum -= likely[row][label].item<double>();
+    return sum;
+  }
   for (std::int64_t row = 0; row < labels.size(0); ++row)
     for (std::int64_t i = 0; i < labels.size(1); ++i)
       if (const auto label = labels[row][i].item<std::int64_t>(); label != -100)
@@ -146,10 +151,13 @@ void loss_is_cross_entropy(const Subject& subject) {
     for (std::uint64_t seed = 1; seed <= 3; ++seed) {
       const auto batch = opened.batch(static_cast<std::int64_t>(seed), 7, seed);
       const auto logits = opened.logits(batch);
+      const auto rows = batch.tokens.size(0);
+      const auto wanted = opened.classifies() ? std::vector<std::int64_t>{rows, opened.classes}
+                                              : std::vector<std::int64_t>{rows, 7, opened.model->vocabulary()};
       hold(
-          logits.sizes() == at::IntArrayRef({batch.tokens.size(0), 7, opened.model->vocabulary()}) &&
-              logits.scalar_type() == at::kFloat && !logits.requires_grad(),
-          fmt::format("logits are {}, fp32: {}, with a graph: {}; they are to be [batch, length, vocabulary], fp32, "
+          logits.sizes() == at::IntArrayRef(wanted) && logits.scalar_type() == at::kFloat && !logits.requires_grad(),
+          fmt::format("logits are {}, fp32: {}, with a graph: {}; they are to be [batch, length, vocabulary], or of a "
+                      "classifier [batch, classes], fp32, "
                       "without one",
                       shapes_text({logits.sizes().vec()}), logits.scalar_type() == at::kFloat, logits.requires_grad()));
       const auto loss = opened.model->loss(batch);
@@ -161,8 +169,34 @@ void loss_is_cross_entropy(const Subject& subject) {
   }
 }
 
+void classified_rows_are_apart(const Opened& opened) {
+  const auto batch = opened.batch(4, 9, 5);
+  const auto all = opened.logits(batch);
+  double apart = 0;
+  for (std::int64_t row = 0; row < 4; ++row) {
+    const auto length = batch.segments[row].ge(0).sum().item<std::int64_t>();
+    const Batch one{.tokens = batch.tokens.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
+                    .labels = batch.labels.narrow(0, row, 1).contiguous(),
+                    .counted = 1,
+                    .task = Task::Classification};
+    const double off = relative_error(all.narrow(0, row, 1), opened.logits(one));
+    hold(off < kSameSums,
+         fmt::format("row {} of 4, in the batch with {} tokens of padding, has other logits than alone, by {:.1e} of "
+                     "the largest",
+                     row, 9 - length, off));
+    apart += opened.loss(one);
+  }
+  const double together = opened.loss(batch);
+  hold(std::abs(together - apart) < 1e-4 * apart,
+       fmt::format("the loss of 4 rows is {:.7g}, the sum of them alone {:.7g}", together, apart));
+  auto other = batch;
+  other.tokens = at::where(batch.segments.eq(-1), at::full({1}, 1, at::kLong), batch.tokens);
+  hold(std::abs(opened.loss(other) - together) < 1e-5 * together, "other ids in the padding change the loss");
+}
+
 void rows_are_apart(const Subject& subject) {
   const Opened opened(subject);
+  if (opened.classifies()) return classified_rows_are_apart(opened);
   auto batch = opened.batch(4, 9, 5);
   batch.segments = at::where(batch.labels.ne(-100), at::zeros({1}, at::kLong), at::full({1}, -1, at::kLong));
   const auto all = opened.logits(batch);
@@ -187,8 +221,13 @@ void rows_are_apart(const Subject& subject) {
   hold(std::abs(opened.loss(other) - together) < 1e-5 * together, "other ids in the padding change the loss");
 }
 
+void require_language(const Opened& opened, const char* what) {
+  if (opened.classifies()) throw NotConcerned(fmt::format("it tells a class for each row: {}", what));
+}
+
 void segments_are_apart(const Subject& subject) {
   const Opened opened(subject);
+  require_language(opened, "a row holds one text");
   const auto a = opened.batch(1, 6, 3), b = opened.batch(1, 6, 9);
   const auto tail = [](std::int64_t value) { return at::full({1, 2}, value, at::kLong); };
   const auto count = at::arange(6, at::kLong).unsqueeze(0);
@@ -222,6 +261,7 @@ void positions_default(const Subject& subject) {
 
 void the_future_is_hidden(const Subject& subject) {
   const Opened opened(subject);
+  require_language(opened, "every token sees the whole text");
   const auto batch = opened.batch(1, 8, 6);
   auto other = batch;
   other.tokens = batch.tokens.clone();
@@ -234,6 +274,7 @@ void the_future_is_hidden(const Subject& subject) {
 
 void cache_changes_nothing(const Subject& subject) {
   const Opened opened(subject);
+  require_language(opened, "it does not generate");
   const auto batch = opened.batch(2, 10, 1);
   const auto whole = opened.logits(batch);
   const auto cache = opened.model->cache(2, 12);

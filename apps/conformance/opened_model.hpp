@@ -11,24 +11,32 @@ namespace hansa::conformance {
 
 inline constexpr double kSameSums = 2e-5;  // relative: fp32, the same sums in another order
 
+// The same texts with a class each, and as padding what counted no label.
+Batch with_classes(const Batch&, std::int64_t classes, std::uint64_t seed);
+
 struct Opened {
   explicit Opened(const Subject& subject) : Opened(subject, subject.make<Model>()) {}
   Opened(const Subject& subject, Instance<Model> made)
       : model(std::move(made)), checkpoint(checkpoint_for(subject, *model)) {
     model->open(checkpoint, {});
     modules = model->modules(checkpoint);
+    const auto probe = model->logits({.tokens = made_up_batch(1, 2, model->vocabulary(), 1).tokens}, nullptr);
+    if (probe.dim() == 2) classes = probe.size(1);
   }
   Batch batch(std::int64_t rows, std::int64_t length, std::uint64_t seed) const {
-    return made_up_batch(rows, length, model->vocabulary(), seed);
+    auto made = made_up_batch(rows, length, model->vocabulary(), seed);
+    return classifies() ? with_classes(made, classes, seed) : made;
   }
   at::Tensor logits(const Batch& of) const { return model->logits(of, nullptr); }
   double loss(const Batch& of) const {
     const at::NoGradGuard no_grad;
     return model->loss(of).item<double>();
   }
+  bool classifies() const { return classes > 0; }
   Instance<Model> model;
   std::filesystem::path checkpoint;
   std::vector<Module> modules;
+  std::int64_t classes = 0;  // of a model that tells a class for each row; 0: it foretells tokens
 };
 
 // Random values, or those that change nothing: B = 0, the base's own weights.

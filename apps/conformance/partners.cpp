@@ -61,6 +61,14 @@ std::vector<json> tiny_configs(const std::string& own_type) {
           decoder_config(own_type, "intermediate_size"),
           decoder_config(own_type, "ffn_dim"),
           decoder_config(own_type + "_text", "intermediate_size"),  // the text half of a family that also sees
+          {{"model_type", own_type},                                // names of a family that has its own
+           {"dim", 16},
+           {"hidden_dim", 24},
+           {"n_layers", 2},
+           {"n_heads", 2},
+           {"vocab_size", kTinyVocabulary},
+           {"initializer_range", 0.2},
+           {"max_position_embeddings", 128}},
           {{"model_type", own_type}, {"vocab_size", kTinyVocabulary}}};
 }
 

@@ -18,6 +18,7 @@
 
 #include "checkpoint/run_directory.hpp"
 #include "coordination.hpp"
+#include "embeddings.hpp"
 #include "generate.hpp"
 #include "model_session.hpp"
 #include "node/worker.hpp"
@@ -35,12 +36,13 @@ using Path = std::filesystem::path;
 struct ModelCommands::Options {
   Path model, adapter, data, out, run, tokens, file, state;
   std::vector<Path> plugin_path;
+  std::vector<std::string> texts;
   config::PluginsSection trust;
   std::string prompt, compute = "f32", source, node;
   GenerateOptions generate;
   bool json = false, merged = false, decode = false;
   CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr,
-           *tokens_app = nullptr, *layout_app = nullptr;
+           *tokens_app = nullptr, *layout_app = nullptr, *embeddings_app = nullptr;
 
   void add_model(CLI::App& app) {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
@@ -65,6 +67,7 @@ struct ModelCommands::Options {
   int run_logits() const;
   int run_tokens() const;
   int run_layout() const;
+  int run_embeddings() const;
 };
 
 ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Options>()) {
@@ -105,6 +108,11 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
       ->required()
       ->check(CLI::ExistingFile);
   logits->add_option("--out", o.out, "Gets the tensor `logits`, fp32, batch x length x vocabulary")->required();
+  auto* embeddings = o.embeddings_app = inspect->add_subcommand(
+      "embeddings", "Texts as vectors: the mean of the last layer over their tokens, brought to length 1");
+  o.add_model(*embeddings);
+  embeddings->add_option("--text", o.texts, "A text (repeatable)")->required()->allow_extra_args(false);
+  embeddings->add_option("--out", o.out, "Gets the tensor `embeddings`, fp32, texts x width, instead of JSON lines");
   auto* tokens = o.tokens_app =
       inspect->add_subcommand("tokens", "JSON strings in, JSON lists of ids out, line by line");
   tokens->add_option("--model", o.model, "A directory with a tokenizer")->required()->check(CLI::ExistingDirectory);
@@ -119,7 +127,8 @@ ModelCommands::~ModelCommands() = default;
 
 bool ModelCommands::chosen() const {
   const auto& o = *options_;
-  for (const auto* app : {o.generate_app, o.eval_app, o.export_app, o.logits_app, o.tokens_app, o.layout_app}) {
+  for (const auto* app :
+       {o.generate_app, o.eval_app, o.export_app, o.logits_app, o.tokens_app, o.layout_app, o.embeddings_app}) {
     if (app->parsed()) return true;
   }
   return false;
@@ -133,6 +142,7 @@ int ModelCommands::run() const {
   if (*o.export_app) return o.run_export();
   if (*o.logits_app) return o.run_logits();
   if (*o.tokens_app) return o.run_tokens();
+  if (*o.embeddings_app) return o.run_embeddings();
   return o.run_layout();
 }
 
@@ -258,6 +268,25 @@ int ModelCommands::Options::run_tokens() const {
       std::cout << Json(tokenizer.decode(Json::parse(line).get<std::vector<std::int64_t>>())).dump() << '\n';
     else
       std::cout << Json(tokenizer.encode(Json::parse(line).get<std::string>())).dump() << '\n';
+  }
+  return 0;
+}
+
+int ModelCommands::Options::run_embeddings() const {
+  StrategyRegistry registry;
+  scan(registry);
+  const auto session = open(registry);
+  const auto& tokenizer = session.require_tokenizer(model);
+  const auto result =
+      guard(session.model, {.doing = "embed"}, [&](Model& m) { return text_embeddings(m, tokenizer, texts); });
+  if (!out.empty()) {
+    hf::save_tensors(out, {{"embeddings", result}});
+    return 0;
+  }
+  for (std::int64_t i = 0; i < result.size(0); ++i) {
+    const auto row = result.select(0, i);
+    const auto* first = row.const_data_ptr<float>();
+    std::cout << Json(std::vector<float>(first, first + row.numel())).dump() << '\n';
   }
   return 0;
 }
