@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release"))
 
 
-def _run(verb, model, given, repeat=1):
+def run(verb, model, given, repeat=1):
     done = subprocess.run([BUILD / "sdk" / "hf" / "hf_tokens", verb, model, str(repeat)], input=given,
                           capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout, float(done.stderr)
 
 
-def _pieces(data, unit):
+def pieces(data, unit):
     at, pieces = 0, []
     while at < len(data):
         end = at + 4 + unit * int.from_bytes(data[at:at + 4], "little")
@@ -40,19 +40,23 @@ def pack_ids(lists):
                     for part in (len(ids).to_bytes(4, "little"), np.asarray(ids, dtype="<u4").tobytes()))
 
 
+def ids_of(data):
+    return np.frombuffer(data, dtype="<u4").tolist()
+
+
 def encode(model, texts, verb="encode"):
-    output, _ = _run(verb, model, pack_texts(texts))
-    return [np.frombuffer(ids, dtype="<u4").tolist() for ids in _pieces(output, 4)]
+    output, _ = run(verb, model, pack_texts(texts))
+    return [ids_of(ids) for ids in pieces(output, 4)]
 
 
 def decode(model, lists_of_ids):
-    output, _ = _run("decode", model, pack_ids(lists_of_ids))
-    return [text.decode() for text in _pieces(output, 1)]
+    output, _ = run("decode", model, pack_ids(lists_of_ids))
+    return [text.decode() for text in pieces(output, 1)]
 
 
 def seconds(verb, model, given, repeat):
     """CPU seconds of the last of `repeat` passes over what pack_texts or pack_ids gave."""
-    return _run(verb, model, given, repeat)[1]
+    return run(verb, model, given, repeat)[1]
 
 
 def command(model):

@@ -54,6 +54,23 @@ def random_texts(count, seed):
     return texts
 
 
+def many_texts(count, seed):
+    """Short ones: of one or two scripts, words, white space, special tokens and single code points in any order."""
+    generator = random.Random(seed)
+    pool = [part for text in TEXTS for part in text.split(" ") if 0 < len(part) < 12]
+    pool += PARTS * 4 + ["<|im_end|>", "<s>", "</s>", "<unk>", "[MASK]", "[SEP]", "\u3000", "   ", "\t", "\u2581"] * 4
+    for low, high in INTERVALS:
+        pool += [chr(c) for c in (generator.randint(low, high) for _ in range(60)) if not 0xD800 <= c <= 0xDFFF]
+    texts = []
+    for _ in range(count):
+        parts = generator.choices(pool, k=generator.randint(0, 4))
+        c = generator.randint(0, 0x10FFFF if generator.random() < 0.1 else 0x2FFFF)
+        parts.append("" if 0xD800 <= c <= 0xDFFF else chr(c))
+        generator.shuffle(parts)
+        texts.append(generator.choice(("", " ", "  ")).join(parts))
+    return texts
+
+
 def every_code_point():
     """All of the first two planes, where all boundaries of classes are but those of ideographs, and a part of the others."""
     scalars = [c for c in range(0x20000) if not 0xD800 <= c <= 0xDFFF] + list(range(0x20000, 0x110000, 61))
