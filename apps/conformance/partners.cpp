@@ -38,6 +38,13 @@ json decoder_config(const std::string& type, const std::string& inner) {
           {"max_position_embeddings", 128}};
 }
 
+// And those with grouped heads.
+json grouped_config(const std::string& type) {
+  auto config = decoder_config(type, "intermediate_size");
+  config.update({{"num_key_value_heads", 1}, {"head_dim", 8}});
+  return config;
+}
+
 // What models of families whose configs are public ask for, and a bare one that carries the subject's own name.
 std::vector<json> tiny_configs(const std::string& own_type) {
   return {{{"model_type", "llama"},
@@ -58,10 +65,11 @@ std::vector<json> tiny_configs(const std::string& own_type) {
            {"vocab_size", kTinyVocabulary},
            {"n_positions", 128},
            {"initializer_range", 0.2}},
+          grouped_config(own_type),
           decoder_config(own_type, "intermediate_size"),
           decoder_config(own_type, "ffn_dim"),
-          decoder_config(own_type + "_text", "intermediate_size"),  // the text half of a family that also sees
-          {{"model_type", own_type},                                // names of a family that has its own
+          grouped_config(own_type + "_text"),  // the text half of a family that also sees
+          {{"model_type", own_type},           // names of a family that has its own
            {"dim", 16},
            {"hidden_dim", 24},
            {"n_layers", 2},
