@@ -1,5 +1,8 @@
 #include "hf/tensors.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
 
 #include <ATen/core/grad_mode.h>
@@ -9,9 +12,18 @@
 namespace hansa::hf {
 namespace {
 
+// The bytes of a StoredTensor lie in a shared map of its file: the pages that were read need not stay in this process too.
+void let_go(std::span<const std::byte> bytes) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<std::uintptr_t>(bytes.data()), start = first / page * page;
+  madvise(const_cast<std::byte*>(bytes.data()) - (first - start), first - start + bytes.size(), MADV_DONTNEED);
+}
+
 at::Tensor copy_of(const StoredTensor& stored, at::ScalarType type) {
   auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(type));
-  if (!stored.bytes.empty()) std::memcpy(tensor.data_ptr(), stored.bytes.data(), stored.bytes.size());
+  if (stored.bytes.empty()) return tensor;
+  std::memcpy(tensor.data_ptr(), stored.bytes.data(), stored.bytes.size());
+  let_go(stored.bytes);
   return tensor;
 }
 

@@ -285,30 +285,31 @@ struct Block::Run {
     }
     found.resize(4);
     auto act = joined_input("act", m.down, down), d_act = joined_input("d act", m.down, down);
-    // The gradient of act has to be whole before the gate, and the gate gives the act that the pairs' gradients need.
     auto all = gates();
     auto d_gates = work("d gates", {rows(), 2 * inner_width()});
-    by_rows(rows(), inner_width(), passes<T>().gate, gate_job<T>(all, act));
-    m.down.inner(act);
-    found[3] = m.down.backward(d_act, dy, act, down, Joined::Wanted::All);
-    auto gate = gate_job<T>(all, act);
+    m.down.backward(d_act, dy, Joined::Wanted::All);
+    auto gate = gate_job<T>(all, act);  // gives act again, which the pairs' gradients need
     gate.d = data<T>(d_act);
     gate.d_stride = d_act.stride(0);
     gate.d_gate = data<T>(d_gates);
     gate.d_up = data<T>(d_gates) + inner_width();
     by_rows(rows(), inner_width(), passes<T>().gate_back, gate);
+    m.down.inner(act);
+    found[3] = m.down.pairs_backward(d_act, dy, act, down);
 
     auto second = joined_input("normed", m.gate_up, gate_up), d_second = joined_input("d normed", m.gate_up, gate_up);
     const auto second_scale = keep_float("second scale", {rows()});
     norm<T>(spec.mlp_norm, *block.mlp_norm_, middle(), {}, {}, second, second_scale);
     m.gate_up.inner(second);
-    found[2] = m.gate_up.backward(d_second, d_gates, second, gate_up, Joined::Wanted::All);
+    m.gate_up.backward(d_second, d_gates, Joined::Wanted::All);
+    found[2] = m.gate_up.pairs_backward(d_second, d_gates, second, gate_up);
     auto d_middle = work("d middle", {rows(), width()});
     norm_back<T>(*block.mlp_norm_, d_second, middle(), dy, d_middle, second_scale);
 
     auto rows_seen = seen();
     auto d_seen = joined_input("d seen", m.output, output);
-    found[1] = m.output.backward(d_seen, d_middle, rows_seen, output, Joined::Wanted::All);
+    m.output.backward(d_seen, d_middle, Joined::Wanted::All);
+    found[1] = m.output.pairs_backward(d_seen, d_middle, rows_seen, output);
     const auto grouped = heads().group() * of.length;
     auto d_by_head = work("by head", {outer(), grouped, dim});
     by_rows(rows(), wide, passes<T>().to_heads, heads_job<T>(d_seen, 0, d_by_head, heads().query, false));
@@ -330,7 +331,8 @@ struct Block::Run {
     const auto scale = keep_float("scale", {rows()});
     norm<T>(spec.attention_norm, *block.attention_norm_, x, {}, {}, normed, scale);
     m.qkv.inner(normed);
-    found[0] = m.qkv.backward(d_normed, d_projected, normed, qkv, wanted);
+    m.qkv.backward(d_normed, d_projected, wanted);
+    found[0] = m.qkv.pairs_backward(d_normed, d_projected, normed, qkv);
     if (wanted == Joined::Wanted::Pairs) return {};
     auto dx = at::empty(x.sizes(), x.options());
     norm_back<T>(*block.attention_norm_, d_normed, x, d_middle, dx, scale);

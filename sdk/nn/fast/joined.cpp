@@ -88,16 +88,21 @@ void Joined::forward(at::Tensor& y, at::Tensor& x) const {
   at::mm_out(y, x, matrix().t());
 }
 
-PairGradients Joined::backward(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& x, const Pairs& pairs,
-                               Wanted wanted) const {
+void Joined::backward(at::Tensor& dx, const at::Tensor& dy, Wanted wanted) const {
   auto d_inner = dx.narrow(1, in_, columns_);
-  if (wanted == Wanted::All)
-    at::mm_out(dx, dy, matrix());
-  else if (columns_ > 0)
-    at::mm_out(d_inner, dy, matrix().narrow(1, in_, columns_));
+  if (wanted == Wanted::Pairs) {
+    if (columns_ > 0) at::mm_out(d_inner, dy, matrix().narrow(1, in_, columns_));
+    return;
+  }
+  at::mm_out(dx, dy, matrix());
+  if (columns_ > 0) dx.narrow(1, 0, in_).addmm_(d_inner, a());
+}
+
+PairGradients Joined::pairs_backward(const at::Tensor& dx, const at::Tensor& dy, const at::Tensor& x,
+                                     const Pairs& pairs) const {
   PairGradients result;
   if (columns_ == 0) return result;
-  if (wanted == Wanted::All) dx.narrow(1, 0, in_).addmm_(d_inner, a());
+  const auto d_inner = dx.narrow(1, in_, columns_);
   const auto of_a = at::mm(d_inner.t(), x.narrow(1, 0, in_));  // [columns, in]
   for (const auto& pair : pairs.all) {
     const bool a_wanted = pair.A.requires_grad(), b_wanted = pair.B.requires_grad();

@@ -40,10 +40,12 @@ class Joined {
   // x [rows, in + columns], whose first columns are set: sets the others, and y = x [W | s·B]ᵀ.
   void forward(at::Tensor& y, at::Tensor& x) const;
   void inner(at::Tensor& x) const;  // only x's other columns
-  // dx [rows, in + columns] of which the first columns become the gradient of x, the others that of x Aᵀ; and the gradients of
-  // the pairs, with x as forward() left it. `Only::Pairs`: the gradient of x is not wanted.
+  // dx [rows, in + columns], of which the first columns become the gradient of x, the others that of x Aᵀ. `Wanted::Pairs`: the
+  // first are not asked for.
   enum class Wanted : std::uint8_t { All, Pairs };
-  PairGradients backward(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& x, const Pairs&, Wanted) const;
+  void backward(at::Tensor& dx, const at::Tensor& dy, Wanted) const;
+  // The pairs' gradients, with dx as backward() left it and x as forward() or inner() did.
+  PairGradients pairs_backward(const at::Tensor& dx, const at::Tensor& dy, const at::Tensor& x, const Pairs&) const;
 
  private:
   void hold(std::int64_t columns, at::ScalarType);
