@@ -12,6 +12,7 @@
 #include "hf/pre_tokenizer.hpp"
 #include "hf/text_coder.hpp"
 #include "hf/token_model.hpp"
+#include "hf/word_memory.hpp"
 
 namespace hansa::hf {
 
@@ -34,9 +35,7 @@ class TokenPipeline : public TextCoder {
     std::string first, later;  // what the decoder makes of it, at the beginning of a text and after it
     bool known = false, special = false;
   };
-  class Words;   // pieces seen before and their ids
   struct Space;  // what one call of encode needs; pooled
-  class Pool;
   void read_added_tokens(const nlohmann::json& list);
   void add(AddedToken token);
   Entry& entry(TokenId id);
@@ -53,7 +52,7 @@ class TokenPipeline : public TextCoder {
   AddedTokenMatcher before_normalizing_, after_normalizing_;
   TextMap<TokenId> added_by_content_;
   std::vector<Entry> entries_;  // by id
-  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<Pool<Space>> pool_;
 };
 
 }  // namespace hansa::hf

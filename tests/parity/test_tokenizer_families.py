@@ -1,4 +1,6 @@
 """Ids and text of 100,000 generated strings for each family's form of tokenizer, equal to the reference's."""
+import random
+
 import pytest
 import sentencepiece
 
@@ -51,6 +53,19 @@ NEW_TABLES = {"bert_uncased", "bert_cased", "unigram_with_charsmap", "unigram_wi
 def test_every_code_point_is_treated_as_the_reference_treats_it(pair):
     texts = every_code_point()
     compare(*pair, texts, hansa_tokens.pack_texts(texts))
+
+
+ANY_IDS = [f for f in FAMILIES if f.__name__ not in {"gpt2", "llama3", "qwen2", "smollm", "vocabulary_and_merges"}]
+
+
+@pytest.mark.parametrize("pair", ANY_IDS, ids=lambda f: f.__name__, indirect=True)
+def test_any_ids_give_the_text_that_the_reference_gives(pair):
+    reference, directory = pair
+    generator, size = random.Random(3), reference.size()
+    lists = [[generator.randrange(size) if generator.random() < 0.7 else generator.randrange(min(size, 262))
+              for _ in range(generator.randint(0, 12))] for _ in range(5000)]
+    for ids, ours, text in zip(lists, hansa_tokens.decode(directory, lists), reference.decode(lists), strict=True):
+        assert ours == text, ids
 
 
 WITH_SPECIAL = {"roberta", "bert_uncased", "bert_cased"}

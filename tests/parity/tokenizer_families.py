@@ -29,6 +29,9 @@ class Reference:
     def encode(self, texts, special=False):
         return [one.ids for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
+    def size(self):
+        return self.tokenizer.get_vocab_size()
+
     def tied(self, ids, others):
         return False
 
@@ -228,6 +231,9 @@ class Library:
 
     def encode(self, texts, special=False):
         return self.processor.encode(texts, num_threads=THREADS)
+
+    def size(self):
+        return self.processor.get_piece_size()
 
     def tied(self, ids, others):
         return sorted(ids) == sorted(others)
