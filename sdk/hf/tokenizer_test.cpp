@@ -2,10 +2,12 @@
 // compared in tests/parity/test_tokenizer.py.
 #include "hf/tokenizer.hpp"
 
+#include <cstring>
 #include <ctime>
 #include <functional>
 #include <thread>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
@@ -212,6 +214,90 @@ TEST_CASE("vocab.json and merges.txt are a tokenizer, with the tokens that the f
   CHECK_THROWS_WITH(HfTokenizer(path), Contains("merge 0 is \"a b c\", not two tokens"));
   folder.put("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<pad>"}}})");
   CHECK_THROWS_WITH(HfTokenizer(path), Contains("'x' is no id"));
+}
+
+namespace {
+
+// A field of a protobuf message that has a length; texts here are short.
+std::string field(int number, const std::string& value) {
+  return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(value.size())} + value;
+}
+std::string number_field(int number, int value) { return {static_cast<char>(number << 3), static_cast<char>(value)}; }
+std::string piece(const std::string& text, float score, int type) {
+  std::string bytes(sizeof score, '\0');
+  std::memcpy(bytes.data(), &score, sizeof score);
+  return field(1, field(1, text) + std::string{2 << 3 | 5} + bytes + number_field(3, type));
+}
+// Byte pairs; types: 1 normal, 2 unknown, 3 control, 6 byte.
+std::string sentencepiece_model() {
+  const std::string mark = "\xE2\x96\x81";
+  std::string model = piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("</s>", 0, 3);
+  float score = 0;
+  for (const auto& text : {mark + "ab", std::string("ab"), mark, std::string("a"), std::string("b")})
+    model += piece(text, score--, 1);
+  for (int byte = 0; byte < 256; ++byte) model += piece(fmt::format("<0x{:02X}>", byte), 0, 6);
+  return model +
+         field(2, number_field(3, 2) + std::string{static_cast<char>(0x98), 2, 1} /* 35: bytes for the unknown */) +
+         field(3, field(1, "identity") + number_field(4, 0));
+}
+
+}  // namespace
+
+TEST_CASE("tokenizer.model gives the ids of SentencePiece, whether a text is taken word by word or not") {
+  const Folder folder;
+  folder.put("tokenizer.model", sentencepiece_model());
+  const HfTokenizer plain_one(folder.directory.path());
+  CHECK(plain_one.size() == 8 + 256);
+  CHECK(plain_one.encode("ab ab") == Ids{3, 3});
+  CHECK(plain_one.encode("ab abb a  b ") == Ids{3, 3, 7, 5, 6, 5, 5, 7, 5});
+  CHECK(plain_one.encode("\xC3\xA9") == Ids{5, 8 + 0xC3, 8 + 0xA9});
+  CHECK(plain_one.decode({3, 1, 3, 7, 8 + 0xC3, 8 + 0xA9, 5}) == "ab abb\u00e9 ");
+  CHECK(plain_one.decode({3, 8 + 0xC3, 6}) == "ab\uFFFDa");
+  CHECK(plain_one.written(3) == "\u2581ab");
+  CHECK(plain_one.id_of("<s>") == 1);
+  CHECK_FALSE(plain_one.id_of("nothing"));
+  folder.put("tokenizer_config.json",
+             R"({"bos_token": "<s>", "add_bos_token": true, "legacy": false,
+                 "added_tokens_decoder": {"1": {"content": "<s>", "special": true}, "264": {"content": "<pad>"}}})");
+  const HfTokenizer with_added(folder.directory.path());
+  CHECK(with_added.encode("ab<s>ab ab<pad>a") == Ids{3, 1, 4, 3, 264, 6});
+  CHECK(with_added.decode({1, 3, 264, 3}) == "ab<pad>ab");
+  CHECK(with_added.encode_with_special("ab") == Ids{1, 3});
+  CHECK(with_added.size() == 265);
+  folder.put("tokenizer_config.json", R"({"added_tokens_decoder": {"3": {"content": "<x>"}}})");
+  CHECK_THROWS_WITH(HfTokenizer(folder.directory.path()), Contains("'<x>' has the id 3, which is '\u2581ab'"));
+}
+
+TEST_CASE("each kind of part does what the reference does with it, in short") {
+  const Folder folder;
+  auto file = plain();
+  const auto words = [&](const nlohmann::json& vocabulary) {
+    return nlohmann::json{{"type", "WordPiece"},
+                          {"unk_token", "?"},
+                          {"continuing_subword_prefix", "##"},
+                          {"max_input_chars_per_word", 100},
+                          {"vocab", vocabulary}};
+  };
+  file["normalizer"] = {{"type", "BertNormalizer"}};
+  file["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
+  file["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  file["model"] = words({{"?", 0}, {"caf", 1}, {"##e", 2}, {",", 3}, {"\u4e2d", 4}, {"a", 5}});
+  const auto bert = folder.open(file);
+  CHECK(bert.encode("Caf\u00c9,\u4e2d\u4e2d \u200da xyz") == Ids{1, 2, 3, 4, 4, 5, 0});
+  CHECK(bert.decode({1, 2, 3, 5}) == "cafe, a");
+  file["normalizer"] = {{"type", "Sequence"},
+                        {"normalizers", List{{{"type", "NFKC"}}, {{"type", "Strip"}}, {{"type", "Lowercase"}}}}};
+  file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}};
+  file["decoder"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}};
+  file["added_tokens"] = List{added(4, "<s>")};
+  file["model"] = {{"type", "Unigram"},
+                   {"unk_id", 0},
+                   {"vocab", List{List{"?", 0}, List{"\u2581fi", -1.0}, List{"fi", -1.0}, List{"x", -9.0}}}};
+  const auto unigram = folder.open(file);
+  CHECK(unigram.encode("\uFB01x\u00e9\u00e8 ") == Ids{1, 3, 0});
+  CHECK(unigram.encode(" fi") == Ids{2});  // the first character of the text went with Strip
+  CHECK(unigram.encode("fi<s>fi FI") == Ids{1, 4, 2, 1});
+  CHECK(unigram.decode({1, 3, 1}) == "fix fi");
 }
 
 TEST_CASE("a tokenizer.model that SentencePiece cannot read is refused") {
