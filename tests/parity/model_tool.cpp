@@ -183,6 +183,7 @@ class Tool {
 //    classifier: a list),
 //    "pairs": a safetensors file with "<module>.A" and "<module>.B", whose gradients are wanted, or absent,
 //    "steps": [6, 1, 1, …] to go through a cache, or absent; "hidden": the last layer's output too, or absent,
+//    "kernels": "plain", or absent for the fast ones,
 //    "merged": a directory for a checkpoint of random weights with the pairs folded in, or absent: then the model is read}
 // Each writes a safetensors file with "logits", "cached" (where steps are given), and, where there are labels, "loss" and the
 // gradients under the names of the pairs; or, where it is refused, PATH.txt with the message.
@@ -220,8 +221,8 @@ class Jobs {
                 ids.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * ids.size(1));
     return ids;
   }
-  Model& opened(const std::filesystem::path& directory, bool fresh) {
-    if (directory == directory_ && !fresh) return *model_;
+  Model& opened(const std::filesystem::path& directory, Kernels kernels, bool fresh) {
+    if (directory == directory_ && kernels == kernels_ && !fresh) return *model_;
     directory_.clear();
     model_.reset();
     for (const auto* component : registry_.components("model")) {
@@ -232,13 +233,15 @@ class Jobs {
     if (fresh)
       model_->initialise(directory, {}, 7);
     else
-      model_->open(directory, {});
+      model_->open(directory, {.kernels = kernels});
     if (!fresh) directory_ = directory;
+    kernels_ = kernels;
     return *model_;
   }
   Named done(const nlohmann::json& job) {
     const std::filesystem::path directory = job.at("model").get<std::string>();
-    auto& model = opened(directory, job.contains("merged"));
+    const auto kernels = job.value("kernels", "fast") == "plain" ? Kernels::Plain : Kernels::Fast;
+    auto& model = opened(directory, kernels, job.contains("merged"));
     Batch batch{.tokens = table(job, "tokens"),
                 .labels = table(job, "labels"),
                 .positions = table(job, "positions"),
@@ -292,7 +295,8 @@ class Jobs {
   HostServices services_;
   StrategyRegistry registry_;
   Instance<Model> model_;
-  std::filesystem::path directory_;
+  std::filesystem::path directory_;  // of model_, opened with kernels_
+  Kernels kernels_ = Kernels::Fast;
 };
 
 void run(const std::string& verb, const Options& options) {

@@ -14,6 +14,7 @@ from families import SHAPES, SPELLINGS, make
 
 LENGTH, FIRST = 30, 13  # of a row, and of the first of two documents packed into it
 SCALE = 2.0
+KERNELS = ["fast", "plain"]
 
 
 def ids(vocabulary, rows=2):
@@ -104,8 +105,10 @@ def ask_about_shape(answers, shape):
     answers.ask((shape, "plain"), folder, tokens, {"logits": plain, "cached": plain}, **({"steps": steps} if steps else {}))
     pairs = pairs_for(model)
     save_file(pairs, folder / "pairs.st")
-    answers.ask((shape, "pairs"), folder, tokens[:, :-1], with_pairs(make(shape), pairs, tokens), labels=tokens[:, 1:],
-                pairs=str(folder / "pairs.st"))
+    taught = with_pairs(make(shape), pairs, tokens)
+    for kernels in KERNELS:
+        answers.ask((shape, kernels), folder, tokens[:, :-1], taught, labels=tokens[:, 1:], pairs=str(folder / "pairs.st"),
+                    kernels=kernels)
     # Right padding in the second row.
     kept = torch.ones_like(tokens)
     kept[1, -8:] = 0
@@ -172,9 +175,10 @@ def test_padding_and_packing_change_nothing(shape, answers):
     close(ours["logits"], theirs)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_loss_and_gradients_of_pairs_are_equal(shape, answers):
-    ours, theirs = answers.of((shape, "pairs"))
+def test_loss_and_gradients_of_pairs_are_equal(shape, kernels, answers):
+    ours, theirs = answers.of((shape, kernels))
     assert ours.keys() == theirs.keys()
     close(ours["logits"], theirs["logits"])
     torch.testing.assert_close(ours["loss"], theirs["loss"], rtol=1e-5, atol=0)
