@@ -211,8 +211,9 @@ at::Tensor Transformer::forward(const Pass& pass) {
   auto x = embed(pass);
   std::map<std::optional<std::int64_t>, std::shared_ptr<const fast::Limits>> limits;  // by window
   const auto quickly = [&](std::size_t i) -> std::shared_ptr<const fast::Limits> {
-    if (pass.kernels != Kernels::Fast || pass.cache || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty())
-      return {};
+    if (pass.kernels != Kernels::Fast || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty()) return {};
+    // A text's beginning may fill a cache; one token more is a matter of reading the weights, whoever does it.
+    if (pass.cache && (pass.cache->length() > 0 || pass.batch.segments.defined())) return {};
     if (x.size(1) != pass.batch.tokens.size(1)) return {};
     const auto& attention = spec.blocks[i].attention;
     auto found = limits.find(attention.window);
@@ -227,7 +228,9 @@ at::Tensor Transformer::forward(const Pass& pass) {
                                 .length = x.size(1),
                                 .turn = attention.rope ? &turned[*attention.rope] : nullptr,
                                 .limits = std::move(seen),
-                                .recompute = pass.recompute});
+                                .recompute = pass.recompute,
+                                .cache = pass.cache,
+                                .layer = static_cast<std::int64_t>(i)});
       continue;
     }
     const BlockPass at{pass, attention.rope ? &turned[*attention.rope] : nullptr, visible(attention),

@@ -92,6 +92,7 @@ std::string_view Block::plain_now(const Dropout& dropout) const {
   for (const auto* joined : {&matrices_.qkv, &matrices_.output, &matrices_.gate_up, &matrices_.down})
     for (const auto* place : joined->places()) {
       const auto& in = place->injected;
+      if (!place->weight.defined()) return "its base is quantised";
       if (place->module.bias) return "its linear modules have a bias";
       if (place->weight.device().type() != at::kCPU) return "it is not on the CPU";
       if (!in.only_low_rank() || !in.fixed.empty()) return "it has injections other than low-rank pairs";
@@ -255,6 +256,12 @@ struct Block::Run {
   template <class T>
   at::Tensor forward(const at::Tensor& x) {
     forward_inside<T>(x);
+    if (of.cache) {
+      const auto by_token = [&](const at::Tensor& held) {
+        return held.view({of.batch, heads().key_value, of.length, heads().dim}).transpose(1, 2);
+      };
+      of.cache->extend(of.layer, by_token(k()), by_token(v()));
+    }
     auto& m = block.matrices_;
     auto act = joined_input("act", m.down, down);
     by_rows(rows(), inner_width(), passes<T>().gate, gate_job<T>(gates(), act));

@@ -38,6 +38,8 @@ struct BlockOf {  // a batch's part in a pass
   const Rope::Rows* turn = nullptr;
   std::shared_ptr<const Limits> limits;
   bool recompute = false;
+  KeyValueCache* cache = nullptr;  // an empty one, without a graph: the layer's keys and values go into it
+  std::int64_t layer = 0;
 };
 
 // Whether queries see keys that stand next to each other; null if not.
