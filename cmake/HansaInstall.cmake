@@ -7,7 +7,7 @@
 # LibTorch is not copied: the package remembers where it was, and takes HANSA_LIBTORCH instead where that is set.
 include(CMakePackageConfigHelpers)
 
-set(boxes formatter base dp hf hf_files data nn train seeds factors)  # libraries beside the interfaces; hansa::<box>
+set(boxes formatter base dp hf hf_files data quantised nn train seeds factors)  # libraries beside the interfaces; hansa::<box>
 set(exported hansa_types hansa_schema hansa_sdk hansa_warnings)
 foreach(box ${boxes})
   if(TARGET hansa_${box})

@@ -49,9 +49,10 @@ void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening
     throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", name_, opening.device.str()));
   if (opening.compute != DType::f32 && opening.compute != DType::bf16)
     throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", name_, name_of(opening.compute)));
-  if (opening.base != BaseDtype::Compute) throw Error(fmt::format("model {} cannot hold a quantised base", name_));
   decoder_ = read_config_(checkpoint);
   opening_ = opening;
+  if (opening.base != BaseDtype::Compute) opening_.kernels = Kernels::Plain;  // the others read plain weights
+  workspace_ = std::make_shared<quantised::Workspace>();
   compute_ = hf::scalar_type_of(opening.compute);
   places_ = std::make_unique<Places>(decoder_->plan().modules);
   decoder_->bind(*places_);
@@ -142,12 +143,33 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
                           checkpoint_->directory().string(), strange.size(), name_, strange.front()));
 }
 
+// The linear modules of a quantised base; embedding, norms and heads stay in the compute type.
+bool CausalModel::quantises(const Module& module) const {
+  const auto& fresh = plan().fresh_where_missing;
+  return opening_.base != BaseDtype::Compute && module.kind == Module::Kind::Linear &&
+         std::ranges::find(fresh, module.name) == fresh.end();
+}
+
+// A weight that is not needed beyond this call: it is gone before the next one is read.
+void CausalModel::hold(Place& place, Weights weights) const {
+  place.bias = weights.second.defined() ? weights.second.to(compute_) : at::Tensor();
+  if (!quantises(place.module)) {
+    place.weight = weights.first.defined() ? weights.first.to(compute_) : at::Tensor();
+    return;
+  }
+  try {
+    place.stored = quantised::StoredWeight(opening_.base, weights.first, workspace_);
+  } catch (const Error& problem) {
+    throw Error(fmt::format("module '{}': {}", place.module.name, problem.what()));
+  }
+}
+
 void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& opening) {
   at::NoGradGuard no_grad;
   prepare(checkpoint, opening);
   checkpoint_ = std::make_unique<hf::Checkpoint>(checkpoint);
   check_names(decoder_->plan());
-  for (auto& place : places_->all()) std::tie(place.weight, place.bias) = read(place, opening.compute);
+  for (auto& place : places_->all()) hold(place, read(place, quantises(place.module) ? DType::f32 : opening.compute));
 }
 
 void CausalModel::initialise(const std::filesystem::path& checkpoint, const Opening& opening, std::uint64_t seed) {
@@ -162,9 +184,9 @@ void CausalModel::initialise(const std::filesystem::path& checkpoint, const Open
                       : at::empty(weight_shape(module), at::kFloat)
                             .normal_(0, decoder_->plan().initial_deviation(module), generator);
     auto bias = module.bias ? at::zeros({module.out}, at::kFloat) : at::Tensor();
-    place.weight = weight.to(compute_);
-    place.bias = bias.defined() ? bias.to(compute_) : at::Tensor();
-    initial_.emplace(module.name, Weights(weight, bias));
+    hold(place, {weight, bias});
+    // A base that has to be small is its own only copy.
+    if (opening.base == BaseDtype::Compute) initial_.emplace(module.name, Weights(weight, bias));
   }
 }
 
@@ -175,7 +197,11 @@ std::pair<at::Tensor, at::Tensor> CausalModel::base(std::string_view module) con
     const auto& [weight, bias] = found->second;
     return {weight.clone(), bias.defined() ? bias.clone() : at::Tensor()};
   }
-  return read(place, DType::f32);
+  if (opening_.base == BaseDtype::Compute) return read(place, DType::f32);
+  const auto wide = [](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(at::kFloat, false, true) : tensor;
+  };
+  return {place.stored.defined() ? place.stored.get(at::kFloat) : wide(place.weight), wide(place.bias)};
 }
 
 std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {

@@ -80,6 +80,8 @@ class CausalModel : public Stateless<Model> {
   bool starts_fresh(const Module&) const;
   at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
   Weights read(const Place&, DType) const;
+  bool quantises(const Module&) const;
+  void hold(Place&, Weights) const;
   std::pair<at::Tensor, at::Tensor> counted(const Batch&);
 
   at::Tensor head_logits(const at::Tensor& hidden, Dropout&) const;  // fp32
@@ -91,6 +93,7 @@ class CausalModel : public Stateless<Model> {
   std::unique_ptr<hf::Checkpoint> checkpoint_;           // mapped: base() reads full precision from it again
   std::map<std::string, Weights, std::less<>> initial_;  // instead of it, where the weights are random
   std::unique_ptr<Places> places_;
+  std::shared_ptr<quantised::Workspace> workspace_;  // for quantised weights
   at::ScalarType compute_ = at::kFloat;
   Opening opening_;
   Dropout dropout_;

@@ -17,6 +17,7 @@
 #include <ATen/TensorOperators.h>
 
 #include "nn/cross_entropy.hpp"
+#include "nn/frozen_linear.hpp"
 #include "nn/label_losses.hpp"
 #include "nn/low_rank.hpp"
 
@@ -31,6 +32,12 @@ std::pair<at::Tensor, at::Tensor> parameters(const Place& place, at::ScalarType 
   if (!replace) return {place.weight, place.bias};
   return {replace->weight.defined() ? replace->weight.to(compute) : place.weight,
           replace->bias.defined() ? replace->bias.to(compute) : place.bias};
+}
+
+// The frozen or trained product itself.
+at::Tensor product(const Place& place, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (place.stored.defined()) return frozen_linear(x, place.stored, bias);
+  return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
 std::optional<at::Tensor> optional(const at::Tensor& tensor) {
@@ -79,18 +86,18 @@ at::Tensor with_pairs(const Place& place, const at::Tensor& x, Dropout& dropout)
   const auto before = pair.magnitude.defined() ? at::Tensor() : bias;  // DoRA: the bias comes after the rows' factors
   const auto seen = dropout.apply(x, pair.dropout);
   at::Tensor y;
-  if (!trains && !pair.inner.defined()) {
+  if (!trains && !pair.inner.defined() && !place.stored.defined()) {
     y = low_rank_linear(x, seen, weight, before, pair.A, pair.B, pair.scale);
   } else {
     auto inner = at::linear(seen, pair.A.to(type));
     if (pair.inner.defined()) inner = inner * pair.inner.to(type);
     auto added = at::linear(inner, pair.B.to(type));
     added = pair.outer.defined() ? added * (pair.outer * pair.scale).to(type) : added * pair.scale;
-    y = at::linear(x, weight, optional(before)) + added;
+    y = product(place, x, weight, before) + added;
   }
   if (!in.fixed.empty()) y = add_fixed(in.fixed, x, y);
   if (!pair.magnitude.defined()) return y;
-  y = y * row_factors(in, weight).to(type);
+  y = y * row_factors(in, place.stored.defined() ? place.stored.borrow(type) : weight).to(type);
   return bias.defined() ? y + bias : y;
 }
 
@@ -119,7 +126,7 @@ at::Tensor linear(const Place& place, const at::Tensor& x, Dropout& dropout) {
     y = with_pairs(place, seen, dropout);
   } else {
     const auto [weight, bias] = parameters(place, x.scalar_type());
-    y = at::linear(seen, weight, optional(bias));
+    y = product(place, seen, weight, bias);
   }
   y = rescaled(in.rescale, Rescale::Of::Output, y);
   return in.bottleneck ? y + passed(*in.bottleneck, y) : y;

@@ -146,6 +146,17 @@ void put(const Module& module, Injected& all, const Bottleneck& what) { put(modu
 void put(const Module& module, Injected& all, const Prompt& what) { put(module, all.prompt, what); }
 void put(const Module& module, Injected& all, const Prefix& what) { put(module, all.prefix, what); }
 
+template <class What>
+void refuse_quantised(const Place&, const What&) {}
+void refuse_quantised(const Place& place, const Replace& replace) {
+  if (place.stored.defined() && replace.weight.defined())
+    throw Error(
+        fmt::format("injection into '{}': its weight is held quantised (base_dtype), so it cannot be trained "
+                    "itself. Train something beside it, such as low-rank pairs, or hold the base with "
+                    "base_dtype = \"compute\"",
+                    place.module.name));
+}
+
 // The rows of one forward pass have one length, so all that stands before them must agree.
 void check_virtual_tokens(const std::map<std::string_view, Injected>& all) {
   std::string_view first;
@@ -181,13 +192,15 @@ at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat
 void Places::inject(std::span<const Injection> injections) {
   std::map<std::string_view, Injected> all;
   for (const auto& injection : injections) {
-    const auto& module = at(injection.module).module;
+    const auto& place = at(injection.module);
+    const auto& module = place.module;
     if (std::holds_alternative<Prompt>(injection.what) && module.name != prompt_module_)
       does_not_take(module, "soft prompt",
                     prompt_module_.empty() ? "No module of this model does" : fmt::format("'{}' does", prompt_module_));
     std::visit(
         [&](const auto& what) {
           check(module, what);
+          refuse_quantised(place, what);
           put(module, all[module.name], what);
         },
         injection.what);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <hansa/model.hpp>
+#include <quantised/stored_weight.hpp>
 
 namespace hansa::nn {
 
@@ -39,7 +40,8 @@ struct Injected {
 
 struct Place {
   Module module;
-  at::Tensor weight, bias;  // the base's, frozen, in the compute type; [out, in] whatever the checkpoint stores
+  at::Tensor weight, bias;         // the base's, frozen, in the compute type; [out, in] whatever the checkpoint stores
+  quantised::StoredWeight stored;  // instead of `weight`, in the linear modules of a quantised base
   Injected injected;
 };
 
