@@ -26,9 +26,10 @@ TINY = {**LLAMA, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_lay
         "num_key_value_heads": 4, "vocab_size": 32000, "tie_word_embeddings": False}
 GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
         "vocab_size": 50257, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "bos_token_id": 1, "eos_token_id": 2}
+ALL = ("peer_fp32", "peer_bf16", "peer_compiled", "floor", "ours", "ours_recompute")
 SHAPES = {
-    "135m": {"config": SMALL, "batch": 4, "length": 256, "rank": 8, "steps": 12, "rows": ("peer_fp32", "peer_bf16", "peer_compiled", "floor", "ours", "ours_recompute")},
-    "135m-long": {"config": SMALL, "batch": 1, "length": 1024, "rank": 8, "steps": 8, "rows": ("peer_fp32", "peer_bf16", "peer_compiled", "floor", "ours", "ours_recompute")},
+    "135m": {"config": SMALL, "batch": 4, "length": 256, "rank": 8, "steps": 12, "rows": ALL},
+    "135m-long": {"config": SMALL, "batch": 1, "length": 1024, "rank": 8, "steps": 8, "rows": ALL},
     "1.1b": {"config": TINY, "batch": 1, "length": 512, "rank": 8, "steps": 4, "rows": ("peer_bf16", "floor", "ours", "ours_recompute")},
     "gpt2": {"config": GPT2, "batch": 4, "length": 64, "rank": 0, "steps": 10, "rows": ("peer_fp32", "peer_bf16", "ours_fp32", "ours")},
 }
@@ -182,7 +183,8 @@ def compare(label, arguments, folder):
         if "flop" in one:
             figures[f"{label}_floor_tflops"] = one["flop"] / seconds / 1e12
         print(f"{label} {name}: {seconds:.3f} s, {tokens / seconds:.0f} tokens/s, peak {one['peak_kb'] / 1e6:.2f} GB", flush=True)
-    for base, mine in (("peer_fp32", "ours_fp32"), ("peer_fp32", "ours"), ("peer_bf16", "ours"), ("peer_compiled", "ours"), ("floor", "ours")):
+    pairs = [("peer_fp32", "ours_fp32"), *((base, "ours") for base in ("peer_fp32", "peer_bf16", "peer_compiled", "floor"))]
+    for base, mine in pairs:
         if base in found and mine in found:
             figures[f"{label}_{mine}_over_{base}"] = found[base]["median"] / found[mine]["median"]
     if arguments.loss:
