@@ -178,7 +178,7 @@ Json as_json(const Inspected& found, const Skew& skew) {
                      {"bytes", silo.bytes},
                      {found.unit, silo.units},
                      {"length",
-                      {{"median", data::quantile(silo.lengths, 0.5)},
+                      {{"p50", data::quantile(silo.lengths, 0.5)},
                        {"p95", data::quantile(silo.lengths, 0.95)},
                        {"longest", data::quantile(silo.lengths, 1)}}},
                      {"divergence", skew.words[i]}});
@@ -204,7 +204,7 @@ std::string as_text(const Inspected& found, const Skew& skew) {
                                      {"bytes"},
                                      {found.unit},
                                      {"share"},
-                                     {"median"},
+                                     {"50 %"},
                                      {"95 %"},
                                      {"longest"},
                                      {"skew"}};
