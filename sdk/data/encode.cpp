@@ -124,6 +124,25 @@ void encode_pieces(const std::vector<Piece>& pieces, const Tokenizer& tokenizer,
   flush();
 }
 
+// A first token is foretold by none: the bytes of counting pieces that it stands for are no label's. At least one, as a token
+// may end within a character.
+std::uint64_t bytes_of_first(const std::vector<Piece>& pieces, std::int64_t first, const Tokenizer& tokenizer) {
+  const auto decoded = tokenizer.decode({first});
+  const auto held = decoded.empty() ? written(first, tokenizer) : decoded;
+  std::string_view rest = held;
+  std::uint64_t bytes = 0;
+  for (const auto& piece : pieces) {
+    if (piece.kind != Piece::Kind::Text && special_of(piece.kind, tokenizer)) break;
+    if (piece.text.empty()) continue;
+    const auto alike = static_cast<std::size_t>(std::ranges::mismatch(rest, piece.text).in1 - rest.begin());
+    const auto within = std::max<std::size_t>(alike, rest.size() == held.size() ? 1 : 0);
+    if (piece.counts) bytes += within;
+    rest.remove_prefix(std::min(within, rest.size()));
+    if (rest.empty() || alike < piece.text.size()) break;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Encoded encode(const Draft& draft, const Tokenizer& tokenizer, std::int64_t longest) {
@@ -140,6 +159,7 @@ Encoded encode(const Draft& draft, const Tokenizer& tokenizer, std::int64_t long
   const auto start = tokenizer.begin_of_text() ? tokenizer.begin_of_text() : end;
   if (document && start) tokens.push_back(kept(*start, false));
   encode_pieces(draft.pieces, tokenizer, tokens);
+  if (!tokens.empty() && tokens[0] >= 0) made.bytes -= bytes_of_first(draft.pieces, tokens[0], tokenizer);
   const auto closing = tokenizer.end_of_text();
   for (std::size_t i = 1; i < tokens.size(); ++i)
     if (tokens[i] >= 0 && (document || !closing || tokens[i] != *closing)) ++made.counted;

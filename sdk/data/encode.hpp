@@ -18,7 +18,7 @@ constexpr std::int64_t id_of(std::int32_t token) { return token < 0 ? ~token : t
 
 struct Encoded {
   std::vector<std::int32_t> tokens;
-  std::uint64_t bytes = 0;    // UTF-8, of the pieces that count
+  std::uint64_t bytes = 0;    // UTF-8 of the pieces that count, without a first token's
   std::uint32_t counted = 0;  // labels that stand for them: not the end of a text, not a first token
   std::int32_t label = -1;
 };

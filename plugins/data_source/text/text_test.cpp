@@ -227,5 +227,5 @@ TEST_CASE("one byte, one huge line and a tokenizer without an end all work") {
   CHECK_THROWS_WITH(source.open(tiny.path(), &without, 100), Contains("neither a start nor an end token"));
   Silo two("ab");
   source.open(two.path(), &without, 100);
-  CHECK(one_pass(source, 4).bytes == 2);
+  CHECK(one_pass(source, 4).bytes == 1);  // nothing foretells the first token
 }
