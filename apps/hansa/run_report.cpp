@@ -23,6 +23,7 @@
 #include "processes.hpp"
 #include "report/plot.hpp"
 #include "report/progress.hpp"
+#include "report/quotients.hpp"
 #include "report/table.hpp"
 #include "round/ledger.hpp"
 #include "trust_options.hpp"
@@ -34,12 +35,13 @@ struct Heldout {
   std::string name;
   std::filesystem::path data;
 };
-using Losses = std::map<std::string, std::map<std::string, double>>;  // model -> silo -> nats per byte
+using Values =
+    std::map<std::string, std::map<std::string, double>>;  // model -> silo -> a quotient (report/quotients.hpp)
 
-struct Outcome {                    // what the report says
-  std::vector<std::string> models;  // columns, in order
-  std::vector<Heldout> silos;       // rows
-  Losses losses;
+struct Outcome {                           // what the report says
+  std::vector<std::string> models;         // columns, in order
+  std::vector<Heldout> silos;              // rows
+  std::map<std::string, Values> measured;  // by the quotient's name
   std::uint64_t bytes_up = 0, bytes_down = 0;
   double seconds = 0;
   std::optional<double> epsilon;
@@ -61,20 +63,13 @@ std::vector<Heldout> heldout_of(const config::RunSpec& spec) {
   return all;
 }
 
-std::optional<double> nats_per_byte(const Metrics& sums) {
-  double nats = 0, bytes = 0;
-  for (const auto& [key, value] : sums) {
-    if (key == "nats") nats = value;
-    if (key == "bytes") bytes = value;
-  }
-  if (!(bytes > 0)) return std::nullopt;
-  return nats / bytes;
-}
+// The loss, whatever it is per.
+bool is_loss(const std::string& quotient) { return quotient.starts_with("nats_per_"); }
 
-double average(const std::map<std::string, double>& losses) {
+double average(const std::map<std::string, double>& values) {
   double sum = 0;
-  for (const auto& [silo, loss] : losses) sum += loss;
-  return sum / static_cast<double>(losses.size());
+  for (const auto& [silo, value] : values) sum += value;
+  return sum / static_cast<double>(values.size());
 }
 
 class Reporter {
@@ -168,8 +163,9 @@ class Reporter {
         worker.load_saved(alone_of(model.substr(6)));
       for (const auto& silo : outcome_.silos) {
         if (stop_) return false;
-        const auto sums = model == "base" ? worker.evaluate_base(silo.data) : worker.evaluate(silo.data);
-        if (const auto loss = nats_per_byte(sums)) outcome_.losses[model][silo.name] = *loss;
+        Sums sums;
+        add(sums, model == "base" ? worker.evaluate_base(silo.data) : worker.evaluate(silo.data));
+        for (const auto& [name, value] : quotients(sums)) outcome_.measured[name][model][silo.name] = value;
         bar.update(++done);
       }
     }
@@ -207,21 +203,29 @@ class Reporter {
     if (!ledger.events().empty()) outcome_.adjacency = ledger.events().back().adjacency;
   }
 
-  std::string loss_table() const {
-    std::vector<Table::Column> columns{{"held-out loss", Table::Align::Left}};
+  // A silo that gave nothing to measure has no row.
+  std::string table_of(const std::string& quotient, const Values& values) const {
+    const bool per_byte = quotient == "nats_per_byte";
+    std::vector<Table::Column> columns{{is_loss(quotient) ? "held-out loss" : "held-out", Table::Align::Left}};
     for (const auto& model : outcome_.models) columns.push_back({model});
     Table table(std::move(columns));
-    const auto cell = [](double nats) { return fmt::format("{:.3f} ({:.3f})", nats, nats / std::numbers::ln2); };
+    const auto cell = [&](double value) {
+      return per_byte ? fmt::format("{:.3f} ({:.3f})", value, value / std::numbers::ln2) : fmt::format("{:.4f}", value);
+    };
     for (const auto& silo : outcome_.silos) {
+      if (!values.begin()->second.contains(silo.name)) continue;
       std::vector<std::string> row{silo.name};
-      for (const auto& model : outcome_.models) row.push_back(cell(outcome_.losses.at(model).at(silo.name)));
+      for (const auto& model : outcome_.models) row.push_back(cell(values.at(model).at(silo.name)));
       table.row(std::move(row));
     }
     table.rule();
     std::vector<std::string> row{"average"};
-    for (const auto& model : outcome_.models) row.push_back(cell(average(outcome_.losses.at(model))));
+    for (const auto& model : outcome_.models) row.push_back(cell(average(values.at(model))));
     table.row(std::move(row));
-    return table.text() + "nats per byte (bits per byte), lower is better\n";
+    if (per_byte) return table.text() + "nats per byte (bits per byte), lower is better\n";
+    auto words = quotient;
+    std::ranges::replace(words, '_', ' ');
+    return table.text() + words + (is_loss(quotient) ? ", lower is better\n" : "\n");
   }
 
   std::string privacy_text() const {
@@ -241,7 +245,7 @@ class Reporter {
 
   std::string text() const {
     std::string out;
-    if (!outcome_.losses.empty()) out += "\n" + loss_table();
+    for (const auto& [quotient, values] : outcome_.measured) out += "\n" + table_of(quotient, values);
     out += fmt::format("\nsent:     up {}, down {} in all\ntime:     {} in {} rounds\nprivacy:  {}\n",
                        config::bytes_text(static_cast<double>(outcome_.bytes_up)),
                        config::bytes_text(static_cast<double>(outcome_.bytes_down)), duration_text(outcome_.seconds),
@@ -255,15 +259,18 @@ class Reporter {
   }
 
   void write(const RunDirectory& directory) {
-    nlohmann::ordered_json loss = nlohmann::ordered_json::object();
-    for (const auto& model : outcome_.models) {
-      for (const auto& silo : outcome_.silos) loss[model][silo.name] = outcome_.losses.at(model).at(silo.name);
-    }
+    // "loss" is what `nats` are per; what else an evaluator sums up stands under "measured".
+    auto loss = nlohmann::ordered_json::object(), measured = loss;
+    for (const auto& [quotient, values] : outcome_.measured)
+      for (const auto& model : outcome_.models)
+        for (const auto& [silo, value] : values.at(model))
+          (is_loss(quotient) ? loss[model] : measured[quotient][model])[silo] = value;
     const nlohmann::ordered_json summary{
         {"name", opened_.spec.run.name},
         {"rounds", opened_.spec.run.rounds},
         {"epochs_released", directory.versions().back()},
         {"loss", loss},
+        {"measured", measured},
         {"bytes_up", outcome_.bytes_up},
         {"bytes_down", outcome_.bytes_down},
         {"seconds", outcome_.seconds},
@@ -281,22 +288,26 @@ class Reporter {
 
   // Federated loss per silo over the rounds, with the base and each silo's own local-only adapter as lines across.
   void plot() const {
-    if (outcome_.losses.empty()) return;
-    std::map<std::string, std::vector<std::pair<double, double>>> curves = measured_curves();
+    const auto found = std::ranges::find_if(outcome_.measured, [](const auto& one) { return is_loss(one.first); });
+    if (found == outcome_.measured.end()) return;
+    const auto& [quotient, losses] = *found;
+    auto curves = measured_curves("heldout_" + quotient);
     LinePlot picture;
     picture.title = fmt::format("{}: held-out loss (dashed: base, dotted: the silo alone)", opened_.spec.run.name);
     picture.x_label = "round";
-    picture.y_label = "nats per byte";
+    picture.y_label = quotient;
+    std::ranges::replace(picture.y_label, '_', ' ');
     std::size_t colour = 0;
     for (const auto& silo : outcome_.silos) {
-      const double base = outcome_.losses.at("base").at(silo.name);
+      if (!losses.at("base").contains(silo.name)) continue;
+      const double base = losses.at("base").at(silo.name);
       auto points = curves[silo.name];
       points.insert(points.begin(), {0, base});
       const auto last = static_cast<double>(opened_.spec.run.rounds);
       picture.series.push_back({silo.name, points, PlotSeries::Line::Solid, colour});
       picture.series.push_back({"", {{0, base}, {last, base}}, PlotSeries::Line::Dashed, colour});
-      const auto alone = outcome_.losses.find("local-" + silo.name);
-      if (alone != outcome_.losses.end()) {
+      const auto alone = losses.find("local-" + silo.name);
+      if (alone != losses.end()) {
         const double loss = alone->second.at(silo.name);
         picture.series.push_back({"", {{0, loss}, {last, loss}}, PlotSeries::Line::Dotted, colour});
       }
@@ -309,8 +320,7 @@ class Reporter {
       std::cout << fmt::format("\nplot:     {}\n", svg.string());
   }
 
-  std::map<std::string, std::vector<std::pair<double, double>>> measured_curves() const {
-    constexpr std::string_view kMetric = "heldout_nats_per_byte";
+  std::map<std::string, std::vector<std::pair<double, double>>> measured_curves(const std::string& wanted) const {
     std::map<std::string, std::vector<std::pair<double, double>>> curves;
     std::istringstream lines(read_file(run_dir_ / "metrics.csv"));
     std::string line;
@@ -320,8 +330,8 @@ class Reporter {
       if (!std::getline(cells, round, ',') || !std::getline(cells, node, ',') || !std::getline(cells, metric, ',') ||
           !std::getline(cells, value))
         continue;
-      if (!metric.starts_with(kMetric)) continue;
-      const auto silo = node.empty() && metric.size() > kMetric.size() ? metric.substr(kMetric.size() + 1) : node;
+      if (!metric.starts_with(wanted)) continue;
+      const auto silo = node.empty() && metric.size() > wanted.size() ? metric.substr(wanted.size() + 1) : node;
       if (!silo.empty()) curves[silo].emplace_back(std::stod(round), std::stod(value));
     }
     return curves;

@@ -12,6 +12,7 @@
 #include "coordinator/spend.hpp"
 #include "pipeline/rules.hpp"
 #include "pipeline/upload.hpp"
+#include "report/quotients.hpp"
 
 namespace hansa::coordinator {
 namespace {
@@ -291,32 +292,30 @@ void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answ
       own.emplace_back(set.name, setup_.own_evaluation(standing, down, set));
     lock.lock();
   }
-  double all_nats = 0, all_bytes = 0;
-  const auto loss_of = [&](const Metrics& sums) -> std::optional<double> {
-    double nats = 0, bytes = 0;
-    for (const auto& [key, value] : sums) {
-      if (key == "nats") nats = value;
-      if (key == "bytes") bytes = value;
-    }
-    if (!(bytes > 0)) return std::nullopt;
-    all_nats += nats;
-    all_bytes += bytes;
-    return nats / bytes;
-  };
+  Sums all;
   if (!is_private()) {
     for (const auto& [node, claims] : answers) {
-      if (const auto loss = loss_of(claims.metrics))
-        metrics_.add_node(epoch, name_of(node), "heldout_nats_per_byte", *loss);
+      Sums one;
+      add(one, claims.metrics);
+      for (const auto& [name, value] : quotients(one))
+        metrics_.add_node(epoch, name_of(node), "heldout_" + name, value);
+      add(all, claims.metrics);
     }
   }
-  for (const auto& [name, sums] : own) {  // these sets belong to no node, so nothing about one is given away
-    if (const auto loss = loss_of(sums)) metrics_.add(epoch, fmt::format("heldout_nats_per_byte.{}", name), *loss);
+  for (const auto& [set, sums] : own) {  // these sets belong to no node, so nothing about one is given away
+    Sums one;
+    add(one, sums);
+    for (const auto& [name, value] : quotients(one))
+      metrics_.add(epoch, fmt::format("heldout_{}.{}", name, set), value);
+    add(all, sums);
   }
-  if (all_bytes > 0) {
-    metrics_.add(epoch, "heldout_nats_per_byte", all_nats / all_bytes);
-    events_.append("evaluated", {{"epoch", epoch}, {"nats_per_byte", all_nats / all_bytes}});
-    last_detail_ = fmt::format("held-out {:.4f} nats/byte", all_nats / all_bytes);
+  std::string detail;
+  for (const auto& [name, value] : quotients(all)) {
+    metrics_.add(epoch, "heldout_" + name, value);
+    events_.append("evaluated", {{"epoch", epoch}, {name, value}});
+    detail += fmt::format("{}{:.4f} {}", detail.empty() ? "held-out " : ", ", value, name);
   }
+  if (!detail.empty()) last_detail_ = detail;
   manifest_.notes["evaluated"] = std::to_string(epoch);
   checkpoint();
   show();

@@ -11,6 +11,7 @@
 #include "report/metrics.hpp"
 #include "report/plot.hpp"
 #include "report/progress.hpp"
+#include "report/quotients.hpp"
 #include "report/table.hpp"
 #include "test.hpp"
 
@@ -209,4 +210,13 @@ TEST_CASE("a chart that cannot be drawn gives a sentence") {
   setenv("PATH", path.c_str(), 1);
   CHECK_THAT(refused.value(), Catch::Contains("gnuplot is not installed"));
   CHECK_THAT(draw_svg(plot, dir.path() / "missing" / "a.svg").value(), Catch::Contains("missing"));
+}
+
+TEST_CASE("sums of silos add up, and quotients are those of the whole") {
+  Sums all;
+  add(all, {{"nats", 30}, {"tokens", 10}, {"bytes", 20}, {"documents", 2}, {"correct", 4}});
+  add(all, {{"nats", 10}, {"tokens", 30}, {"bytes", 60}, {"documents", 3}, {"correct", 16}});
+  CHECK(quotients(all) == std::map<std::string, double>{{"correct_per_label", 0.5}, {"nats_per_byte", 0.5}});
+  CHECK(quotients({{"nats", 8}, {"tokens", 4}}) == std::map<std::string, double>{{"nats_per_label", 2}});
+  CHECK(quotients({{"nats", 0}, {"bytes", 0}}).empty());
 }
