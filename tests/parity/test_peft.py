@@ -20,6 +20,8 @@ CASES = [
     ("llama biases", dict(targets=["all-linear"], r=1, alpha=1.0, dropout=0.3)),
     ("gpt2", dict(targets=["all-linear"], r=4, alpha=8.0)),
     ("gpt2 n_inner, untied", dict(targets=["attn.c_proj", "c_attn"], r=3, alpha=4.5)),
+    ("llama grouped heads", dict(kind="dora", targets=["all-linear"], r=4, alpha=8.0)),
+    ("gpt2", dict(kind="dora", targets=["all-linear"], r=3, alpha=4.0)),
 ]
 
 
@@ -45,7 +47,8 @@ def test_peft_loads_what_we_export_with_the_same_logits(shape, params, tmp_path)
         warnings.filterwarnings("error", message=".*(missing|unexpected|keys).*")  # PEFT only warns
         loaded = PeftModel.from_pretrained(model, adapter).eval()
     stored = set(load_file(adapter / "adapter_model.safetensors"))
-    wanted = {name.replace(".default", "") for name in loaded.state_dict() if "lora_" in name}
+    wanted = {name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+              for name in loaded.state_dict() if "lora_" in name}
     assert stored == wanted
     assert (ours - plain).abs().max() > 1e-2
     torch.testing.assert_close(ours, expected(loaded, ids), atol=1e-4, rtol=0)

@@ -1,12 +1,12 @@
-#include "lora.hpp"
-
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 
+#include <adapters/lora.hpp>
 #include <hansa/testing/bare_model.hpp>
 #include <nlohmann/json.hpp>
 #include <nn/dropout.hpp>
@@ -20,6 +20,13 @@ using namespace hansa;
 using Catch::Matchers::Contains;
 
 namespace {
+
+namespace lora {
+using Params = adapters::LoraParams;
+struct Lora : adapters::Lora {
+  explicit Lora(Params params) : adapters::Lora("lora", adapters::PairForm::Plain, std::move(params)) {}
+};
+}  // namespace lora
 
 std::vector<Module> some_modules() {
   using Kind = Module::Kind;
@@ -96,7 +103,7 @@ TEST_CASE("the layout has a scaled pair for every target, known without weights"
 
 TEST_CASE("targets and ranks that cannot be are refused with what exists") {
   refused({.targets = {"q_proj"}}, "'q_proj' matches no module of this model; linear modules end in c_proj, head, up");
-  refused({.targets = {"c_proj", "embed"}}, "is an embedding");
+  refused({.targets = {"c_proj", "embed"}}, "which is none of the linear modules");
   refused({.targets = {"c_proj"}, .r = 13}, "r = 13 is more than 'model.0.attn.c_proj' can hold, 12 x 12");
   refused({.targets = {"roj"}}, "matches no module");
   refused({.targets = {}}, "targets is empty");
@@ -262,7 +269,7 @@ TEST_CASE("an export with residuals is one pair of the rank it needs, and comput
     CHECK(rank_of_up == 7);
     CHECK(rank_of_down == (log.size() == 2 ? 12 : log[0].tensors.size() == 4 ? 7 : 3));
     CHECK(config.at("rank_pattern").empty() == (rank_of_up == rank_of_down));
-    CHECK_THROWS_WITH(read.layout(some_modules(), 4), Contains("ranks of its own"));
+    CHECK_THROWS_WITH(read.layout(some_modules(), 4), Contains("shapes of its own"));
     CHECK_THROWS_WITH(read.layout(std::vector<Module>{some_modules()[3]}, 0), Contains("1 of the 2 modules"));
   }
 }
@@ -285,4 +292,75 @@ TEST_CASE("patterns of ranks and alphas are read as PEFT reads them: an end of t
   CHECK(groups[0].scale == 0.25);  // attn.c_proj
   CHECK(groups[1].scale == 0.5);   // mlp.c_proj
   CHECK(groups[2].scale == 2);     // up
+}
+
+namespace {
+
+class Weighted : public testing::BareModel {
+ public:
+  std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override {
+    for (const auto& one : some_modules())
+      if (one.name == module) return {normal({one.out, one.in}, 40), {}};
+    throw std::logic_error("no such module");
+  }
+};
+
+}  // namespace
+
+TEST_CASE("pissa starts as the largest part of the weight and takes it out of the frozen weight") {
+  const Weighted model;
+  lora::Lora adapter({.targets = {"up"}, .r = 3, .alpha = 6, .start = adapters::PairStart::Pissa});
+  adapter.create(model, some_modules(), 0, 7);
+  CHECK(largest(changes(adapter).at(kUp)) < 1e-5);  // the model starts as its base
+  const auto weight = model.base(kUp).first.to(at::kDouble);
+  const auto [U, S, V] = at::linalg_svd(weight, false);
+  const auto best = at::mm(U.narrow(1, 0, 3) * S.narrow(0, 0, 3), V.narrow(0, 0, 3));
+  const auto pair = at::mm(adapter.parameter(1).detach(), adapter.parameter(0).detach()).to(at::kDouble) * 2.0;
+  // Nearest among all of that rank: nothing is closer to the weight.
+  CHECK((weight - pair).norm().item<double>() == Approx((weight - best).norm().item<double>()).epsilon(1e-3));
+  adapter.receive(const_cast<Weighted&>(model), residual({kUp}, 2, 9));
+  auto log = residual({kUp}, 2, 9);
+  CHECK(largest(changes(adapter).at(kUp) - dense({log}, some_modules()[3])) < 2e-5);
+}
+
+TEST_CASE("an orthogonal start has neither factor at zero, and their product is") {
+  lora::Lora adapter({.targets = {"up"}, .r = 4, .start = adapters::PairStart::Orthogonal});
+  adapter.create(kNoModel, some_modules(), 0, 7);
+  CHECK(largest(adapter.parameter(0)) > 0.01);
+  CHECK(largest(adapter.parameter(1)) > 0.01);
+  CHECK(largest(changes(adapter).at(kUp)) < 1e-5);
+}
+
+TEST_CASE("LoRA+ gives B a learning rate of its own") {
+  lora::Lora adapter({.targets = {"up"}, .b_rate = 16});
+  adapter.create(kNoModel, some_modules(), 0, 7);
+  CHECK(adapter.rate(0) == 1);
+  CHECK(adapter.rate(1) == 16);
+}
+
+TEST_CASE("patterns of a config give modules ranks and alphas of their own; one that fits none is refused") {
+  const lora::Lora adapter({.targets = {"c_proj"}, .r = 4, .alpha = 8, .patterns = {{"mlp.c_proj", 2, 6.0}}});
+  const auto layout = adapter.layout(some_modules(), 0);
+  CHECK(layout.tensors[0].shape[0] == 4);
+  CHECK(layout.tensors[2].shape[0] == 2);
+  CHECK(layout.groups[1].scale == 3);
+  refused({.targets = {"up"}, .patterns = {{"c_proj", 2, {}}}}, "which is none of the chosen modules");
+}
+
+TEST_CASE("modules trained whole stand beside the pairs, start as the base and come back from an export") {
+  TemporaryDirectory temporary;
+  const Weighted model;
+  lora::Lora adapter({.targets = {"up"}, .r = 2, .modules_to_save = {"head"}}), read({});
+  adapter.create(model, some_modules(), 0, 7);
+  const auto layout = adapter.layout(some_modules(), 0);
+  REQUIRE(layout.tensors.size() == 3);
+  CHECK(layout.tensors[2].name == "head.weight");
+  CHECK(adapter.parameter(2).detach().equal(model.base("head").first));
+  fill(adapter, 3);
+  adapter.export_to(model, some_modules(), "base", temporary.path());
+  const auto config = nlohmann::json::parse(read_file(temporary.path() / "adapter_config.json"));
+  CHECK(config.at("modules_to_save") == nlohmann::json{"head"});
+  read.import_from(temporary.path(), model, some_modules());
+  for (Index i = 0; i < 3; ++i) CHECK(read.parameter(i).equal(adapter.parameter(i)));
+  refused({.targets = {"head"}, .r = 2, .modules_to_save = {"head"}}, "it can be one of them");
 }

@@ -1,4 +1,4 @@
-#include "side.hpp"
+#include "adapters/side.hpp"
 
 #include <algorithm>
 
@@ -7,7 +7,7 @@
 #include <ATen/ops/eye.h>
 #include <ATen/ops/mm.h>
 
-namespace hansa::lora {
+namespace hansa::adapters {
 
 void Side::add(const at::Tensor& B, const at::Tensor& A) {
   at::NoGradGuard no_grad;
@@ -27,4 +27,4 @@ void Side::add(const at::Tensor& B, const at::Tensor& A) {
   A_ = in <= out ? identity : product;
 }
 
-}  // namespace hansa::lora
+}  // namespace hansa::adapters

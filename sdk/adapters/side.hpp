@@ -4,7 +4,7 @@
 #pragma once
 #include <hansa/model.hpp>
 
-namespace hansa::lora {
+namespace hansa::adapters {
 
 class Side {
  public:
@@ -18,4 +18,4 @@ class Side {
   bool whole_ = false;  // one of the factors is the identity, the other the product
 };
 
-}  // namespace hansa::lora
+}  // namespace hansa::adapters
