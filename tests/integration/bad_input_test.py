@@ -30,7 +30,7 @@ def test_a_silo_that_cannot_be_read_is_named(federation, silo, sentence):
 @pytest.mark.parametrize("bad", [BAD_UTF8, NUL], ids=["utf8", "nul"])
 def test_bad_documents_can_be_left_out_with_a_warning(federation, bad):
     done = in_one_process(federation(rounds=1), "run", bad + text_of("de", 5).encode(), "--set", "data.on_bad=skip", check=True)
-    assert "1 of 6 documents left out" in done.stderr, done.stderr
+    assert "1 of 6 records left out" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("silo", [b"d", b"der Hund und die Katze " * 450_000], ids=["one byte", "a line of 10 MB"])
