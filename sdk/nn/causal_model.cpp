@@ -42,7 +42,7 @@ const DecoderPlan& CausalModel::plan() const {
   return decoder_->plan();
 }
 std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
-std::int64_t CausalModel::max_length() const { return plan().max_length; }
+std::int64_t CausalModel::max_length() const { return plan().max_length - places_->virtual_tokens(); }
 
 void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening& opening) {
   if (!opening.device.is_cpu())
@@ -219,6 +219,16 @@ std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
 }
 
 void CausalModel::inject(std::span<const Injection> injections) {
+  for (const auto& [module, what] : injections) {
+    const auto* prompt = std::get_if<Prompt>(&what);
+    const auto* prefix = std::get_if<Prefix>(&what);
+    if (!prompt && !prefix) continue;
+    const auto& front = prompt ? prompt->rows : prefix->keys;
+    if (front.defined() && front.dim() > 0 && front.size(0) >= plan().max_length)
+      throw Error(
+          fmt::format("injection into '{}': {} virtual tokens leave no room in this model's longest sequence, {}",
+                      module, front.size(0), plan().max_length));
+  }
   plan();
   places_->inject(injections);
 }
@@ -228,9 +238,11 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
   if (!tokens.defined() || tokens.dim() != 2 || tokens.numel() == 0 || tokens.scalar_type() != at::kLong)
     throw Error("a batch's tokens must be a table of 64-bit ids, [batch, length], with at least one");
   const auto past = cache ? cache->length() : 0, length = tokens.size(1);
-  if (past + length > plan().max_length)
-    throw Error(
-        fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, plan().max_length));
+  if (past + length > max_length())
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, max_length()));
+  if (cache && cache->front() != places_->virtual_tokens())
+    throw Error(fmt::format("this cache was made for {} virtual tokens before the text, and the adapter has {}",
+                            cache->front(), places_->virtual_tokens()));
   if (cache && past + length > cache->capacity())
     throw Error(fmt::format("{} tokens do not fit a cache made for {}", past + length, cache->capacity()));
   const auto least = tokens.min().item<std::int64_t>(), largest = tokens.max().item<std::int64_t>();
@@ -286,9 +298,9 @@ at::Tensor CausalModel::hidden(const Batch& batch) {
 }
 
 std::unique_ptr<Cache> CausalModel::cache(std::int64_t batch, std::int64_t most) const {
-  if (most > plan().max_length)
-    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", most, plan().max_length));
-  return std::make_unique<KeyValueCache>(plan().layers, batch, plan().heads, most, compute_);
+  if (most > max_length())
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", most, max_length()));
+  return std::make_unique<KeyValueCache>(plan().layers, batch, plan().heads, most, compute_, places_->virtual_tokens());
 }
 
 at::Tensor CausalModel::logits(const Batch& batch, Cache* cache) {

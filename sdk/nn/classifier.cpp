@@ -30,7 +30,7 @@ class Encoder final : public Decoder {
   at::Tensor forward(const Pass& pass) override { return body_.forward(pass); }
   std::int64_t classes() const { return head_->module.out; }
   at::Tensor classify(const Pass& pass) {
-    auto x = body_.forward(pass).select(1, 0);
+    auto x = body_.forward_with_prompt(pass).select(1, 0);  // the row's first: of a soft prompt, as PEFT has it
     if (classifier_.drops_first) x = pass.dropout.apply(x, classifier_.dropout);
     x = linear(*dense_, x, pass.dropout);
     x = classifier_.squash == ClassifierSpec::Squash::Tanh ? at::tanh(x) : at::relu(x);

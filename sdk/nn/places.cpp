@@ -178,6 +178,20 @@ void check_virtual_tokens(const std::map<std::string_view, Injected>& all) {
   }
 }
 
+// And in all layers: one without a prefix would see fewer keys than the others.
+void check_prefixes(std::span<const Place> places, const std::map<std::string_view, Injected>& all) {
+  const Place *with = nullptr, *without = nullptr;
+  for (const auto& place : places) {
+    if (place.module.kind != Module::Kind::Attention) continue;
+    const auto found = all.find(place.module.name);
+    (found != all.end() && found->second.prefix ? with : without) = &place;
+  }
+  if (with && without)
+    throw Error(
+        fmt::format("injection into '{}': it has a prefix and '{}' has none; all attention layers have one, or none",
+                    with->module.name, without->module.name));
+}
+
 at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat); }
 
 [[noreturn]] void cannot_fold(const Place& place, std::string_view what) {
@@ -206,6 +220,7 @@ void Places::inject(std::span<const Injection> injections) {
         injection.what);
   }
   check_virtual_tokens(all);
+  check_prefixes(places_, all);
   for (auto& place : places_) place.injected = {};
   for (auto& [module, injected] : all) at(module).injected = std::move(injected);
 }
