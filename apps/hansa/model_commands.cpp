@@ -63,7 +63,8 @@ struct ModelCommands::Options {
   int run_generate() const;
   int run_eval() const;
   int run_export() const;
-  std::optional<node::Silo> node_silo(const OpenedPipeline&) const;
+  const config::NodeSpec* chosen_node(const OpenedPipeline&) const;
+  node::Silo silo_of(const config::NodeSpec&) const;
   int run_logits() const;
   int run_tokens() const;
   int run_layout() const;
@@ -93,7 +94,8 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
       program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
   exporting->add_option("--run", o.run, "A run directory")->required()->check(CLI::ExistingDirectory);
   exporting->add_option("--out", o.out, "A new directory")->required();
-  exporting->add_option("--node", o.node, "With what this node keeps for itself (a personal part)");
+  exporting->add_option("--node", o.node,
+                        "As this node has it: at its rank, with what it keeps for itself (a personal part)");
   exporting->add_option("--state", o.state, "Where that node's state lies (default: in the run directory)")
       ->check(CLI::ExistingDirectory);
   exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
@@ -203,11 +205,14 @@ int ModelCommands::Options::run_export() const {
   const RunDirectory directory(run, RunDirectory::Open::Resume);
   if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));
   const Log log;
+  const auto* of = chosen_node(*opened);
+  const double rank = of ? of->rank : 0;
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
-  const auto silo = node_silo(*opened);
-  worker.load(coordinator::standing_of(directory, directory.versions().back()), down_channels(*opened),
-              silo ? &*silo : nullptr);
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}}, rank);
+  const bool kept = of && (rank == 0 || has_personal_part(*opened, rank));
+  const auto silo = kept ? std::optional(silo_of(*of)) : std::nullopt;
+  worker.load(coordinator::standing_of(directory, directory.versions().back(), view_of(*opened, rank)),
+              down_channels(*opened, rank), silo ? &*silo : nullptr);
   if (merged)
     hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
   else
@@ -216,17 +221,17 @@ int ModelCommands::Options::run_export() const {
   return 0;
 }
 
-// The node whose personal part goes into the export. Its kept state lies in the run directory of `hansa run`, else on the
-// node's machine.
-std::optional<node::Silo> ModelCommands::Options::node_silo(const OpenedPipeline& opened) const {
-  if (node.empty()) return std::nullopt;
+const config::NodeSpec* ModelCommands::Options::chosen_node(const OpenedPipeline& opened) const {
+  if (node.empty()) return nullptr;
   const auto& nodes = opened.spec.nodes;
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& one) { return one.name == node; });
   if (found == nodes.end()) throw Error(fmt::format("{} has no node '{}'", run.string(), node));
-  if (found->rank != 0)
-    throw Error(
-        fmt::format("node '{}' trains at rank {:g}; exports are made at the pipeline's own rank", node, found->rank));
-  node::Silo silo{node, found->data, found->heldout, state.empty() ? run / "nodes" / node : state};
+  return &*found;
+}
+
+// Where a node's personal part is kept: in the run directory of `hansa run`, else on the node's machine.
+node::Silo ModelCommands::Options::silo_of(const config::NodeSpec& of) const {
+  node::Silo silo{node, of.data, of.heldout, state.empty() ? run / "nodes" / node : state};
   if (!std::filesystem::exists(silo.state / "state"))
     throw Error(
         fmt::format("{} keeps nothing of node '{}': either nothing of it is personal, or its state lies elsewhere "

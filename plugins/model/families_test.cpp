@@ -1,4 +1,6 @@
 // Every family of models, loaded from the real plugin files: what all models must do, and what each refuses.
+#include <cmath>
+
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -7,6 +9,7 @@
 #include <hf/tensors.hpp>
 #include <nlohmann/json.hpp>
 
+#include "front_checks.hpp"
 #include "model_checks.hpp"
 #include "plugin_host/instance.hpp"
 #include "plugin_host/registry.hpp"
@@ -151,6 +154,19 @@ TEST_CASE("every family behaves as a causal model must") {
     model_checks::bf16_is_near_fp32(subject);
     model_checks::wrong_files_are_refused(subject);
     model_checks::wrong_batches_are_refused(subject);
+  }
+}
+
+TEST_CASE("every family takes soft prompts and prefixes before each row") {
+  for (const auto& one : families()) {
+    INFO(one.name);
+    const Opened opened(one);
+    const auto subject = opened.subject();
+    const bool scaled = std::string_view(one.name).starts_with("gemma");
+    model_checks::soft_tokens_are_as_words(subject, scaled ? std::sqrt(20.0) : 1);
+    model_checks::fronts_agree_however_rows_are_computed(subject);
+    model_checks::gradients_of_fronts_equal_finite_differences(subject);
+    model_checks::fronts_take_room(subject);
   }
 }
 
