@@ -208,6 +208,7 @@ std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
   plan();
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& place : places_->all()) {
+    Places::require_foldable(place);
     if (place.module.kind == Module::Kind::Attention) continue;
     const auto original = base(place.module.name);
     auto [weight, bias] = Places::folded(place, original.first, original.second);

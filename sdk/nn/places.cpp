@@ -233,13 +233,17 @@ std::int64_t Places::virtual_tokens() const {
   return 0;
 }
 
+void Places::require_foldable(const Place& place) {
+  if (place.injected.bottleneck) cannot_fold(place, "bottleneck");
+  if (place.injected.prompt) cannot_fold(place, "soft prompt");
+  if (place.injected.prefix) cannot_fold(place, "prefix");
+}
+
 std::pair<at::Tensor, at::Tensor> Places::folded(const Place& place, const at::Tensor& base_weight,
                                                  const at::Tensor& base_bias) {
   at::NoGradGuard no_grad;
   const auto& in = place.injected;
-  if (in.bottleneck) cannot_fold(place, "bottleneck");
-  if (in.prompt) cannot_fold(place, "soft prompt");
-  if (in.prefix) cannot_fold(place, "prefix");
+  require_foldable(place);
   auto weight = in.replace && in.replace->weight.defined() ? wide(in.replace->weight) : base_weight;
   auto bias = in.replace && in.replace->bias.defined() ? wide(in.replace->bias) : base_bias;
   if (const auto& pair = in.low_rank) {

@@ -61,8 +61,10 @@ class Places {
   void inject(std::span<const Injection>);
   // Tokens that a Prompt and Prefixes put before each row: by so many the longest sequence is shorter.
   std::int64_t virtual_tokens() const;
-  // What the place computes with now, fp32: the base's weight and bias with the injections folded in. Throws where that
-  // cannot be said by a weight and a bias.
+  // Throws where a weight and a bias cannot say what was injected.
+  static void require_foldable(const Place&);
+  // What the place computes with now, fp32: the base's weight and bias with the injections folded in. Throws
+  // as require_foldable().
   static std::pair<at::Tensor, at::Tensor> folded(const Place&, const at::Tensor& base_weight,
                                                   const at::Tensor& base_bias);
 

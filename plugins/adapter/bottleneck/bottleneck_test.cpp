@@ -15,7 +15,7 @@
 
 using namespace hansa;
 using Catch::Matchers::Contains;
-using Adapter = bottleneck::Bottleneck;
+using Houlsby = bottleneck::Bottleneck;
 
 namespace {
 
@@ -36,7 +36,7 @@ double gelu(double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }
 }  // namespace
 
 TEST_CASE("attention and feed-forward part end in a bottleneck that starts as nothing") {
-  Adapter adapter({.width = 3});
+  Houlsby adapter({.width = 3});
   const auto layout = adapter.layout(some_modules(), 0);
   REQUIRE(layout.tensors.size() == 8);
   CHECK(layout.tensors[0] == TensorSpec{.name = "h.0.o_proj.bottleneck_down", .shape = {3, 5}});
@@ -44,14 +44,14 @@ TEST_CASE("attention and feed-forward part end in a bottleneck that starts as no
   adapter.create(kNoModel, some_modules(), 0, 1);
   CHECK(adapter.parameter(0).abs().max().item<double>() > 0);
   for (Index i : {1, 2, 3}) CHECK(adapter.parameter(i).abs().max().item<double>() == 0);
-  CHECK_THROWS_WITH(Adapter({.targets = {"head"}}).layout(some_modules(), 0),
+  CHECK_THROWS_WITH(Houlsby({.targets = {"head"}}).layout(some_modules(), 0),
                     Contains("none of the linear modules of the blocks"));
-  CHECK_THROWS_WITH(Adapter({.targets = {"fc2"}}).layout(some_modules(), 0),
+  CHECK_THROWS_WITH(Houlsby({.targets = {"fc2"}}).layout(some_modules(), 0),
                     Contains("end in down_proj, o_proj, up_proj"));
 }
 
 TEST_CASE("what it adds is the formula's") {
-  Adapter adapter({.targets = {"o_proj"}, .width = 3});
+  Houlsby adapter({.targets = {"o_proj"}, .width = 3});
   adapter.create(kNoModel, some_modules(), 0, 1);
   {
     const at::NoGradGuard no_grad;
@@ -81,7 +81,7 @@ TEST_CASE("what it adds is the formula's") {
 
 TEST_CASE("a directory of our own comes back with its activation") {
   TemporaryDirectory temporary;
-  Adapter adapter({.width = 3, .activation = bottleneck::Activation::Silu}), read({});
+  Houlsby adapter({.width = 3, .activation = bottleneck::Activation::Silu}), read({});
   adapter.create(kNoModel, some_modules(), 0, 1);
   adapter.export_to(kNoModel, some_modules(), "base", temporary.path());
   REQUIRE(read.recognises(temporary.path()));
