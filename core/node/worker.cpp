@@ -1,12 +1,14 @@
 #include "node/worker.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <hansa/layouts.hpp>
+#include <hansa/silo_facts.hpp>
 #include <hf/tokenizer.hpp>
 
 #include "base/clock.hpp"
@@ -263,7 +265,11 @@ TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
     data.open(silo.data, tokenizer_.get(), model_->max_length());
     data.shuffle(context.seed);
   });
-  return guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
+  auto result =
+      guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
+  if (const auto* silo_facts = dynamic_cast<const SiloFacts*>(data_.get()))  // what of the silo could not be used
+    std::ranges::copy(silo_facts->facts(), std::back_inserter(result.metrics));
+  return result;
 }
 
 // What a node keeps between rounds (a stateful trainer's, the personal part, the error memory) belongs to one silo, and moves
