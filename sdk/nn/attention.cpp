@@ -28,11 +28,11 @@ at::Tensor by_head(const at::Tensor& x) {
 }  // namespace
 
 KeyValueCache::KeyValueCache(std::int64_t layers, std::int64_t batch, const Heads& heads, std::int64_t most,
-                             at::ScalarType type, std::int64_t front)
+                             const at::TensorOptions& options, std::int64_t front)
     : most_(most), batch_(batch), front_(front) {
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    keys_.push_back(at::zeros({batch, heads.key_value, front + most, heads.dim}, type));
-    values_.push_back(at::zeros({batch, heads.key_value, front + most, heads.dim}, type));
+    keys_.push_back(at::zeros({batch, heads.key_value, front + most, heads.dim}, options));
+    values_.push_back(at::zeros({batch, heads.key_value, front + most, heads.dim}, options));
   }
 }
 
@@ -76,7 +76,8 @@ Visibility visibility(const AttentionSpec& spec, Sees sees, const Batch& batch, 
   const auto length = batch.positions.defined() ? batch.positions.size(1) : batch.tokens.size(1);
   const auto past = (cache ? cache->held() : 0) + front.keys;
   Visibility result{.causal = sees == Sees::Past};
-  result.flash = !cache && length >= kFlashLength && spec.soft_cap == 0 && !(dropout.enabled() && spec.dropout > 0);
+  const bool worth_it = length >= kFlashLength || device.is_cuda();
+  result.flash = !cache && worth_it && spec.soft_cap == 0 && !(dropout.enabled() && spec.dropout > 0);
   const auto ids = at::TensorOptions().dtype(at::kLong).device(device);
   const auto keys = at::arange(past + length, ids).unsqueeze(0),
              queries = at::arange(past, past + length, ids).unsqueeze(1);
@@ -112,9 +113,12 @@ at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at
   const auto rows = queries.size(0), length = queries.size(1), group = heads.group();
   if (visible.flash) {
     auto mask = visible.per_sequence.defined() ? std::optional(visible.per_sequence) : std::nullopt;
-    auto out = at::scaled_dot_product_attention(by_head(queries), by_head(keys), by_head(values), mask, 0.0,
-                                                !mask.has_value() && visible.causal, spec.scale,
-                                                heads.query != heads.key_value);
+    // With a mask a GPU's operators know no grouped heads, and LibTorch would hold all probabilities.
+    const bool apart = mask && queries.is_cuda() && group > 1;
+    const auto shared = [&](const at::Tensor& x) { return apart ? x.repeat_interleave(group, 2) : x; };
+    auto out = at::scaled_dot_product_attention(by_head(queries), by_head(shared(keys)), by_head(shared(values)), mask,
+                                                0.0, !mask.has_value() && visible.causal, spec.scale,
+                                                !apart && heads.query != heads.key_value);
     return out.transpose(1, 2).reshape({rows, length, heads.query_width()});
   }
   auto [all_keys, all_values] = cache ? cache->extend(layer, keys, values) : std::pair(by_head(keys), by_head(values));

@@ -23,7 +23,7 @@ struct Front {
 // Keys and values of a generation: [batch, key_value heads, front + most, dim] a layer.
 class KeyValueCache final : public Cache {
  public:
-  KeyValueCache(std::int64_t layers, std::int64_t batch, const Heads&, std::int64_t most, at::ScalarType,
+  KeyValueCache(std::int64_t layers, std::int64_t batch, const Heads&, std::int64_t most, const at::TensorOptions&,
                 std::int64_t front = 0);
   std::int64_t length() const override { return held_ == 0 ? 0 : held_ - front_; }  // of the text
   std::int64_t held() const { return held_; }                                       // and what stands before it
@@ -45,7 +45,8 @@ struct Visibility {
   at::Tensor additive;      // 0 or -inf, broadcastable to [batch · key_value heads, group · length, keys]
   at::Tensor per_sequence;  // the same, broadcastable to [batch, 1, length, keys]; undefined where `causal` says it all
   bool causal = true;
-  bool flash = false;  // long rows: ATen's flash operators need less memory; they know no soft cap and no dropout
+  // Long rows, and all on a GPU: LibTorch's flash operators need less memory; they know no soft cap and no dropout.
+  bool flash = false;
 };
 enum class Sees : std::uint8_t { Past, All };  // itself and what came before, or all of its segment
 // Positions and segments of the batch are those of the queries, where they are defined.

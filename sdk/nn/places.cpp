@@ -19,7 +19,7 @@ std::vector<std::int64_t> weight_shape(const Module& module) {
   return {module.out, module.in};
 }
 
-Places::Places(std::vector<Module> modules) {
+Places::Places(std::vector<Module> modules, at::Device device) : device_(device) {
   places_.reserve(modules.size());
   for (auto& module : modules) {
     index_.emplace(module.name, places_.size());
@@ -192,7 +192,28 @@ void check_prefixes(std::span<const Place> places, const std::map<std::string_vi
                     with->module.name, without->module.name));
 }
 
-at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat); }
+at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
+
+// In place, so that whoever holds the tensor sees it there.
+void bring(const at::Tensor& tensor, at::Device device) {
+  if (tensor.defined() && tensor.device() != device) tensor.set_data(tensor.detach().to(device));
+}
+void bring(const LowRank& what, at::Device device) {
+  for (const auto* one : {&what.A, &what.B, &what.inner, &what.outer, &what.magnitude}) bring(*one, device);
+}
+void bring(const Replace& what, at::Device device) {
+  bring(what.weight, device);
+  bring(what.bias, device);
+}
+void bring(const Rescale& what, at::Device device) { bring(what.by, device); }
+void bring(const Bottleneck& what, at::Device device) {
+  for (const auto* one : {&what.down, &what.down_bias, &what.up, &what.up_bias}) bring(*one, device);
+}
+void bring(const Prompt& what, at::Device device) { bring(what.rows, device); }
+void bring(const Prefix& what, at::Device device) {
+  bring(what.keys, device);
+  bring(what.values, device);
+}
 
 [[noreturn]] void cannot_fold(const Place& place, std::string_view what) {
   throw Error(
@@ -221,6 +242,8 @@ void Places::inject(std::span<const Injection> injections) {
   }
   check_virtual_tokens(all);
   check_prefixes(places_, all);
+  for (const auto& injection : injections)
+    std::visit([&](const auto& what) { bring(what, device_); }, injection.what);
   for (auto& place : places_) place.injected = {};
   for (auto& [module, injected] : all) at(module).injected = std::move(injected);
 }
