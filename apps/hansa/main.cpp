@@ -1,5 +1,6 @@
 // The one program. Reads the command line, hands each command its options, turns failures into a sentence and an exit code:
-// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on, 70 crashed, 71 a plugin did not come back.
+// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on, 70 crashed, 71 a plugin did not come back,
+// 72 another process of the same node is gone.
 #include <signal.h>
 
 #include <iostream>
@@ -58,6 +59,7 @@ CLI::App* add_run(CLI::App& program, Commands& all) {
   run->add_option("--without-node", all.run.without_nodes,
                   "With --resume: leave this node out from now on (repeatable)")
       ->allow_extra_args(false);
+  run->add_option("--device", all.run.device, "As --set model.device=…: auto, cpu or cuda:N");
   add_pipeline_options(*run, all.run.pipeline);
   run->footer("Example: hansa run configs/quickstart.toml --run-dir runs/first");
   return run;
@@ -83,6 +85,9 @@ CLI::App* add_coordinator(CLI::App& program, Commands& all) {
 CLI::App* add_node(CLI::App& program, Commands& all) {
   auto& node = all.node;
   auto* command = program.add_subcommand("node", "Train one silo for a coordinator");
+  command->footer(
+      "Several processes for one node: torchrun --nproc-per-node 2 --no-python hansa node …, or srun with MASTER_ADDR and "
+      "MASTER_PORT set");
   command->add_option("--connect", node.connect, "The coordinator: host:port or unix:PATH")->required();
   command->add_option("--name", node.name, "This node's name, as in the run's [[node]]")->required();
   command->add_option("--data", node.data, "The silo: what is trained on; it stays here")
@@ -94,6 +99,9 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   command->add_option("--model", node.model, "The base: a Hugging Face directory")
       ->required()
       ->check(CLI::ExistingDirectory);
+  command->add_option("--device", node.device,
+                      "auto, cpu or cuda:N of this machine; auto: the first CUDA device where there is one, and with "
+                      "several processes each its own");
   command->add_option("--state", node.state, "Folder for what the node keeps between rounds")->required();
   command->add_option("--plugin-path", node.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);

@@ -18,6 +18,7 @@
 
 #include "checkpoint/run_directory.hpp"
 #include "coordination.hpp"
+#include "devices/devices.hpp"
 #include "embeddings.hpp"
 #include "generate.hpp"
 #include "model_session.hpp"
@@ -38,7 +39,7 @@ struct ModelCommands::Options {
   std::vector<Path> plugin_path;
   std::vector<std::string> texts;
   config::PluginsSection trust;
-  std::string prompt, compute = "f32", source, node;
+  std::string prompt, compute = "f32", device = "auto", source, node;
   GenerateOptions generate;
   bool json = false, merged = false, decode = false;
   CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr,
@@ -48,6 +49,7 @@ struct ModelCommands::Options {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
     app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
     app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    app.add_option("--device", device, "auto, cpu or cuda:N; auto: the first CUDA device where there is one");
     app.add_option("--plugin-path", plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
     add_trust_options(app, trust);
   }
@@ -57,7 +59,7 @@ struct ModelCommands::Options {
   }
   ModelSession open(const StrategyRegistry& registry) const {
     return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
-                      compute == "bf16" ? DType::bf16 : DType::f32);
+                      {.device = require_device(device), .compute = compute == "bf16" ? DType::bf16 : DType::f32});
   }
 
   int run_generate() const;
@@ -200,7 +202,13 @@ int ModelCommands::Options::run_export() const {
   }
   if (!RunDirectory::holds_a_run(run)) throw Error(fmt::format("{} holds no run", run.string()));
   int exit_code = 0;
-  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path, trust}, exit_code, Warnings::Hidden);
+  // On the CPU, wherever the run was: an export folds and copies, and need not find the run's devices here.
+  const auto opened = open_pipeline({.file = run / "config.toml",
+                                     .set = {"model.device=cpu"},
+                                     .plugin_path = plugin_path,
+                                     .trust = trust,
+                                     .nodes_elsewhere = true},
+                                    exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const RunDirectory directory(run, RunDirectory::Open::Resume);
   if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));

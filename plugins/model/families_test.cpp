@@ -188,6 +188,14 @@ TEST_CASE("every family accepts its own model_type only, and refuses what it doe
   }
 }
 
+TEST_CASE("every family computes on the device that it was opened for") {
+  for (const auto& one : families()) {
+    INFO(one.name);
+    const Opened opened(one);
+    model_checks::stays_on_its_device(opened.subject());
+  }
+}
+
 TEST_CASE("seeds fix random weights and training, which leaves no memory behind") {
   const Opened opened(family("llama"));
   const auto subject = opened.subject();

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/zeros.h>
@@ -29,7 +30,7 @@ namespace {
 // Threads of one process instead of processes: what they do is put together in turn, between two barriers.
 class Desk {
  public:
-  explicit Desk(std::size_t size) : size(size), barrier(static_cast<std::ptrdiff_t>(size)) {}
+  explicit Desk(std::size_t count) : size(count), barrier(static_cast<std::ptrdiff_t>(count)) {}
   const std::size_t size;
   std::barrier<> barrier;
   std::vector<at::Tensor*> parts = std::vector<at::Tensor*>(size);
@@ -228,7 +229,8 @@ TEST_CASE("several processes end where one does: odd batches, accumulation, earl
         for (const auto* name : {"loss", "loss_first", "loss_last"})
           CHECK(metric(each, name) == Approx(metric(alone, name)).epsilon(1e-6));
       }
-      CHECK(metric(all[0], "twice") == Approx(2));
+      // The first row has no label: with one row each the first process knows no sum by name.
+      if (params.batch > 2) CHECK(metric(all[0], "twice") == Approx(2));
     }
   }
 }
@@ -282,19 +284,19 @@ TEST_CASE("parts of a batch are all of it, in order; pairs stay together") {
     data.shuffle(1);
     const auto whole = *data.next(10);
     for (const std::size_t size : {1u, 2u, 3u, 4u, 7u}) {
-      std::int64_t at = 0, counted = 0;
+      std::int64_t first = 0, counted = 0;
       for (std::size_t rank = 0; rank < size; ++rank) {
         const auto part = part_of(whole, rank, size);
         const auto rows = part.tokens.size(0);
         if (task == Task::Preference) CHECK(rows % 2 == 0);
-        CHECK(at::equal(part.tokens, whole.tokens.narrow(0, at, rows)));
-        CHECK(at::equal(part.labels, whole.labels.narrow(0, at, rows)));
+        CHECK(at::equal(part.tokens, whole.tokens.narrow(0, first, rows)));
+        CHECK(at::equal(part.labels, whole.labels.narrow(0, first, rows)));
         CHECK_FALSE(part.segments.defined());
         CHECK(part.documents == whole.documents);
-        at += rows;
+        first += rows;
         counted += part.counted;
       }
-      CHECK(at == 10);
+      CHECK(first == 10);
       CHECK(counted == whole.counted);
     }
   }
