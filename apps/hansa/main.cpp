@@ -86,7 +86,8 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   auto& node = all.node;
   auto* command = program.add_subcommand("node", "Train one silo for a coordinator");
   command->footer(
-      "Several processes for one node: torchrun --nproc-per-node 2 --no-python hansa node …, or srun with MASTER_ADDR and "
+      "Several processes for one node: torchrun --nproc-per-node 2 --no-python hansa node …, or srun with MASTER_ADDR "
+      "and "
       "MASTER_PORT set");
   command->add_option("--connect", node.connect, "The coordinator: host:port or unix:PATH")->required();
   command->add_option("--name", node.name, "This node's name, as in the run's [[node]]")->required();

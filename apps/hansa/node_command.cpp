@@ -50,7 +50,8 @@ class NodeProcess {
   NodeProcess(const NodeOptions& options, const peers::Launch& launch)
       : options_(options),
         launch_(launch),
-        log_(LogLevel::Info, launch.rank == 0 ? options.name + ": " : fmt::format("{}/{}: ", options.name, launch.rank)),
+        log_(LogLevel::Info,
+             launch.rank == 0 ? options.name + ": " : fmt::format("{}/{}: ", options.name, launch.rank)),
         device_(require_device(options.device, {launch.local_rank, launch.local_size})) {
     registry_.set_trust(policy_of(options.trust));
     registry_.scan(search_paths(options.plugin_path, {}));

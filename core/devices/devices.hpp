@@ -10,9 +10,9 @@
 
 namespace hansa {
 
-struct Devices {            // of this machine
-  bool has_cuda = false;    // LibTorch was built with CUDA
-  std::size_t cuda = 0;     // CUDA devices that it sees
+struct Devices {             // of this machine
+  bool has_cuda = false;     // LibTorch was built with CUDA
+  std::size_t cuda = 0;      // CUDA devices that it sees
   std::string text() const;  // "the CPU and cuda:0 to cuda:3"
 };
 Devices devices_here();

@@ -123,8 +123,8 @@ void Assistant::train(const std::string& text) {
   fold::Standing standing;
   for (const auto& name : message.at("packets")) standing.packets.push_back(copy_of(name.get<std::string>()));
   for (const auto& entry : message.at("log"))
-    standing.log.push_back({entry.at("epoch").get<Epoch>(), entry.at("anew").get<bool>(),
-                            copy_of(entry.at("file").get<std::string>())});
+    standing.log.push_back(
+        {entry.at("epoch").get<Epoch>(), entry.at("anew").get<bool>(), copy_of(entry.at("file").get<std::string>())});
   try {
     worker_->assist(silo_, standing, pipeline::work_order_from_json(message.at("order").get<std::string>()));
   } catch (const peers::OutOfStep&) {

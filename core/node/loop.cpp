@@ -62,8 +62,8 @@ void Loop::work_on(wire::Offer offer) {
       const bool changed = worker_ != nullptr;
       worker_ = nullptr;  // the old one reads what the new one's spec replaces
       const auto& canonical = std::get<std::string>(pipeline);
-      worker_ = setup_.company ? setup_.company->make_worker(canonical, setup_.make_worker)
-                               : setup_.make_worker(canonical);
+      worker_ =
+          setup_.company ? setup_.company->make_worker(canonical, setup_.make_worker) : setup_.make_worker(canonical);
       pipeline_ = offer.info.pipeline_digest;
       if (changed) {  // what is held may be encoded for the old one: this work comes again, with everything it needs
         holdings_.forget();
@@ -78,7 +78,7 @@ void Loop::work_on(wire::Offer offer) {
       evaluate(offer);
   } catch (const peers::OutOfStep&) {
     client_.drop_work();
-    if (!setup_.stop) throw;  // when all are asked to end, some are gone first
+    if (!setup_.stop) throw;        // when all are asked to end, some are gone first
   } catch (const DiskFull& full) {  // the work is offered again
     setup_.log.error(fmt::format("round {}: {}; trying again", offer.info.round, full.what()));
     client_.drop_work();

@@ -62,10 +62,10 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   downlink_ = pipeline::make_codecs(spec.downlink, registry, services);
 
   if (group_ && !trainer_->shares_batches())
-    throw Error(
-        fmt::format("trainer '{}' trains in one process: it does not share its batches out, and this node has {}. Start "
-                    "the node once, or choose another trainer",
-                    spec.trainer.use, group_->size()));
+    throw Error(fmt::format(
+        "trainer '{}' trains in one process: it does not share its batches out, and this node has {}. Start "
+        "the node once, or choose another trainer",
+        spec.trainer.use, group_->size()));
 
   const auto& path = spec.model_host.path;
   const auto seed = static_cast<std::uint64_t>(spec.run.seed);
@@ -174,8 +174,7 @@ void Worker::write_initial(const std::filesystem::path& version, const std::vect
   for (const auto& channel : file.plan().contents().channels) {
     for (const auto& entry : channel.entries) {
       auto value = at::zeros(entry.code.shape, at::TensorOptions().dtype(scalar_type_of(entry.code.dtype)));
-      if (channel.name == kAdapterChannel)
-        value = on_cpu(adapter_->parameter(index_of(layout_, entry.name)));
+      if (channel.name == kAdapterChannel) value = on_cpu(adapter_->parameter(index_of(layout_, entry.name)));
       file.put(entry.code, 0, bytes_of(value));
     }
   }
@@ -353,8 +352,7 @@ void Worker::keep_pending(const Silo& silo, const std::vector<Role>& roles, cons
   if (!keeps_state(roles)) return;
   std::filesystem::create_directories(silo.state);
   for (Index i = 0; i < roles.size(); ++i) {
-    if (roles[i] == Role::Personal)
-      personal_.set(layout_.tensors[i].name, on_cpu(adapter_->parameter(i)));
+    if (roles[i] == Role::Personal) personal_.set(layout_.tensors[i].name, on_cpu(adapter_->parameter(i)));
   }
   fold::ComponentStates states;
   states.save(std::string(kTrainer), *trainer_);

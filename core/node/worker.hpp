@@ -16,8 +16,8 @@
 #include "fold/packet_file.hpp"
 #include "fold/served.hpp"
 #include "fold/standing.hpp"
-#include "pipeline/stages.hpp"
 #include "peers/group.hpp"
+#include "pipeline/stages.hpp"
 #include "pipeline/upload.hpp"
 
 namespace hansa::node {

@@ -41,9 +41,9 @@ std::string message_of_current() {
 class C10d final : public Transport {
  public:
   C10d(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, at::Device device)
-      : cpu_(c10::make_intrusive<c10d::ProcessGroupGloo>(
-            c10::make_intrusive<c10d::PrefixStore>("cpu", store), rank, size,
-            c10d::ProcessGroupGloo::Options::create_default(kMeeting))) {
+      : cpu_(c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("cpu", store), rank,
+                                                         size,
+                                                         c10d::ProcessGroupGloo::Options::create_default(kMeeting))) {
     if (device.is_cuda()) gpu_ = make_nccl(c10::make_intrusive<c10d::PrefixStore>("gpu", store), rank, size, device);
   }
   void sum(at::Tensor& tensor) override {
@@ -83,9 +83,9 @@ std::unique_ptr<Group> Group::meet(const Launch& launch, at::Device device) {
     options.timeout = kMeeting;
     c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
     store = c10::make_intrusive<c10d::PrefixStore>(fmt::format("hansa/{}", launch.attempt), store);
-    return std::make_unique<Group>(launch.rank, launch.size,
-                                   std::make_unique<C10d>(store, static_cast<int>(launch.rank),
-                                                          static_cast<int>(launch.size), device));
+    return std::make_unique<Group>(
+        launch.rank, launch.size,
+        std::make_unique<C10d>(store, static_cast<int>(launch.rank), static_cast<int>(launch.size), device));
   } catch (const std::exception&) {
     throw Error(fmt::format("process {} of {} did not meet the others at {}:{} (MASTER_ADDR, MASTER_PORT): {}",
                             launch.rank, launch.size, launch.address, launch.port, message_of_current()));
@@ -98,8 +98,8 @@ void Group::calling(Call&& call) {
     const at::NoGradGuard no_grad;
     call();
   } catch (const std::exception&) {
-    throw OutOfStep(fmt::format("process {} of {} lost the others: one of them has ended; see its own message ({})", rank_,
-                                size_, message_of_current()));
+    throw OutOfStep(fmt::format("process {} of {} lost the others: one of them has ended; see its own message ({})",
+                                rank_, size_, message_of_current()));
   }
 }
 

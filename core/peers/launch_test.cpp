@@ -17,8 +17,9 @@ std::optional<Launch> launch(const std::map<std::string, std::string>& variables
     return found == variables.end() ? std::nullopt : std::optional(found->second);
   });
 }
-const std::map<std::string, std::string> kTorchrun{{"RANK", "5"},        {"WORLD_SIZE", "8"},      {"LOCAL_RANK", "1"},
-                                                   {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "one"}, {"MASTER_PORT", "29500"}};
+const std::map<std::string, std::string> kTorchrun{{"RANK", "5"},          {"WORLD_SIZE", "8"},
+                                                   {"LOCAL_RANK", "1"},    {"LOCAL_WORLD_SIZE", "4"},
+                                                   {"MASTER_ADDR", "one"}, {"MASTER_PORT", "29500"}};
 std::map<std::string, std::string> with(std::map<std::string, std::string> variables, const std::string& name,
                                         const std::string& value) {
   variables[name] = value;
@@ -37,8 +38,8 @@ TEST_CASE("torchrun's variables say which process this is, and where they meet")
   CHECK(found->address == "one");
   CHECK(found->port == 29500);
   CHECK_FALSE(found->met_elsewhere);
-  CHECK(launch(with(with(kTorchrun, "TORCHELASTIC_USE_AGENT_STORE", "True"), "TORCHELASTIC_RESTART_COUNT", "2"))->attempt ==
-        "2");
+  CHECK(launch(with(with(kTorchrun, "TORCHELASTIC_USE_AGENT_STORE", "True"), "TORCHELASTIC_RESTART_COUNT", "2"))
+            ->attempt == "2");
 }
 
 TEST_CASE("one process is nothing special") {

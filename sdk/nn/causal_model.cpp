@@ -47,7 +47,8 @@ std::int64_t CausalModel::max_length() const { return plan().max_length - places
 void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening& opening) {
   const auto& device = opening.device;
   if (!device.is_cpu() && !device.is_cuda() && !device.is_meta())  // meta: shapes without values, for tests
-    throw Error(fmt::format("model {} computes on the CPU or a CUDA device; '{}' is not supported", name_, device.str()));
+    throw Error(
+        fmt::format("model {} computes on the CPU or a CUDA device; '{}' is not supported", name_, device.str()));
   if (opening.compute != DType::f32 && opening.compute != DType::bf16)
     throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", name_, name_of(opening.compute)));
   decoder_ = read_config_(checkpoint);
@@ -263,9 +264,8 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
   complete.segments = there(batch.segments);
   complete.positions = there(batch.positions);
   if (!complete.positions.defined())
-    complete.positions = at::arange(past, past + length, complete.tokens.options())
-                             .unsqueeze(0)
-                             .expand({tokens.size(0), length});
+    complete.positions =
+        at::arange(past, past + length, complete.tokens.options()).unsqueeze(0).expand({tokens.size(0), length});
   return complete;
 }
 

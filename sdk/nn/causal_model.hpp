@@ -63,8 +63,8 @@ class CausalModel : public Stateless<Model> {
   at::Tensor counted_logits(const Batch&) override;
   at::Tensor hidden(const Batch&) override;
 
- protected:                         // for models with another head
-  const DecoderPlan& plan() const;  // throws before open
+ protected:                                                 // for models with another head
+  const DecoderPlan& plan() const;                          // throws before open
   Batch checked(const Batch&, const KeyValueCache*) const;  // on the model's device, but for the labels
   Pass pass(const Batch&, Dropout&, KeyValueCache*) const;
   Decoder& decoder() { return *decoder_; }

@@ -242,8 +242,7 @@ void Places::inject(std::span<const Injection> injections) {
   }
   check_virtual_tokens(all);
   check_prefixes(places_, all);
-  for (const auto& injection : injections)
-    std::visit([&](const auto& what) { bring(what, device_); }, injection.what);
+  for (const auto& injection : injections) std::visit([&](const auto& what) { bring(what, device_); }, injection.what);
   for (auto& place : places_) place.injected = {};
   for (auto& [module, injected] : all) at(module).injected = std::move(injected);
 }

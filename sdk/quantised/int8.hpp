@@ -13,7 +13,7 @@ struct Int8 {
 };
 
 Int8 to_int8(const at::Tensor& weight);  // fp32 [rows, columns], contiguous, on the CPU
-Int8 on(const Int8&, at::Device);          // the same, held there
+Int8 on(const Int8&, at::Device);        // the same, held there
 // `into` is fp32, or bf16 rounded to the nearest; contiguous, of the same shape, on the same device. On the CPU by a loop of its
 // own, elsewhere by LibTorch's operators, which give the same bits.
 void dequantise(const Int8&, const at::Tensor& into);

@@ -187,7 +187,9 @@ Nf4 on(const Nf4& held, at::Device device) {
 void dequantise_by_operators(const Nf4& held, const at::Tensor& into) {
   const at::NoGradGuard no_grad;
   const auto device = held.codes.device();
-  const auto table = [&](const auto& numbers) { return at::tensor(at::ArrayRef<float>(numbers), at::kFloat).to(device); };
+  const auto table = [&](const auto& numbers) {
+    return at::tensor(at::ArrayRef<float>(numbers), at::kFloat).to(device);
+  };
   const auto whole = held.rows * held.columns, blocks = held.scales.numel();
   const auto spans = held.spans.repeat_interleave(Nf4::kSpanned).narrow(0, 0, blocks);
   const auto scales = table(dynamic_map()).index_select(0, held.scales.to(at::kInt)).mul_(spans).add_(held.offset);

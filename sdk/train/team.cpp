@@ -18,7 +18,7 @@ namespace hansa::train {
 
 namespace {
 
-constexpr std::size_t kMostSums = 16;              // that an objective may report beside its loss
+constexpr std::size_t kMostSums = 16;               // that an objective may report beside its loss
 constexpr std::uint64_t kDigestRange = 1ull << 20;  // whose square, summed over processes, a double still holds exactly
 
 std::string message_of(const std::exception& problem) {

@@ -18,8 +18,8 @@
 #include <hansa/testing/bare_model.hpp>
 
 #include "base/error.hpp"
-#include "test.hpp"
 #include "train/loop.hpp"
+#include "test.hpp"
 
 using namespace hansa;
 using namespace hansa::train;
@@ -185,7 +185,8 @@ struct Trial {
     return outcome;
   }
   Objective objective = [](Model& model, const Batch& batch, Dropout&) -> Found {
-    return {model.loss(batch), static_cast<std::uint64_t>(batch.counted),
+    return {model.loss(batch),
+            static_cast<std::uint64_t>(batch.counted),
             {{"twice", 2.0 * static_cast<double>(batch.counted)}}};
   };
 };

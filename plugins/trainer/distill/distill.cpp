@@ -52,7 +52,8 @@ void Distill::open_teacher(const Model& student, at::Device device) {
                     "config.json says (model_type)",
                     path.string(), params_.teacher->name));
   require_same_tokens(path, *params_.student_path);
-  teacher_->open(path, {.device = device, .compute = params_.teacher_compute == Compute::Bf16 ? DType::bf16 : DType::f32});
+  teacher_->open(path,
+                 {.device = device, .compute = params_.teacher_compute == Compute::Bf16 ? DType::bf16 : DType::f32});
   if (teacher_->vocabulary() != student.vocabulary())
     throw Error(
         fmt::format("distill: the teacher gives {} logits and the student {}; their checkpoints have to have the same "

@@ -12,7 +12,8 @@ struct TrainContext {
   NodeId node = 0;
   Round rounds = 0;        // of the whole run: schedules may need it
   std::uint64_t seed = 0;  // from (run seed, node, round): order of data, dropout
-  Peers* peers = nullptr;  // with whom this silo's batches are shared out; null: nobody. Only for trainers that shares_batches()
+  Peers* peers =
+      nullptr;  // with whom this silo's batches are shared out; null: nobody. Only for trainers that shares_batches()
 };
 
 class Trainer : public Component {
