@@ -14,6 +14,7 @@
 #include "conformance_command.hpp"
 #include "coordinator_command.hpp"
 #include "data_command.hpp"
+#include "export_command.hpp"
 #include "model_commands.hpp"
 #include "node_command.hpp"
 #include "opened.hpp"
@@ -151,6 +152,7 @@ int run(int argc, char** argv) {
   PrivacyCommand privacy(program);
   DataCommand data(program);
   ModelCommands models(program);
+  ExportCommand exporting(program);
 
   // Parts of other commands, run as processes of their own.
   auto* initial = program.add_subcommand("initial-version", "Write version 0 of a pipeline's adapter")->group("");
@@ -211,6 +213,7 @@ int run(int argc, char** argv) {
   if (privacy.chosen()) return privacy.run(std::cout);
   if (data.chosen()) return data.run(std::cin, std::cout, std::cerr);
   if (models.chosen()) return models.run();
+  if (exporting.chosen()) return exporting.run();
   if (*initial) return initial_version_command(all.initial, all.initial_out, all.initial_rank);
   return train_alone_command(all.alone, all.alone_node, all.alone_out);
 }

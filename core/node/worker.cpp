@@ -395,4 +395,8 @@ void Worker::export_adapter(const std::filesystem::path& directory) {
         [&](Adapter& adapter) { adapter.export_to(*model_, modules_, spec_.model_host.path.string(), directory); });
 }
 
+std::vector<Injection> Worker::injections() {
+  return guard(adapter_, {.doing = "export"}, [](Adapter& adapter) { return adapter.injections(); });
+}
+
 }  // namespace hansa::node

@@ -70,6 +70,7 @@ class Worker {
   Metrics evaluate(const std::filesystem::path& heldout);          // of the adapter as it is now; sums
   Metrics evaluate_base(const std::filesystem::path& heldout);     // without the adapter
   void export_adapter(const std::filesystem::path& directory);
+  std::vector<Injection> injections();
   void enable_adapter(bool enabled);
 
   // What became of earlier work: pending state is promoted or dropped.
