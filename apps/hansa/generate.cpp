@@ -106,7 +106,9 @@ std::string generate(Model& model, const Tokenizer& tokenizer, std::string_view 
   Sampler sampler(options);
   Stream stream(tokenizer, on_text);
   for (std::int64_t made = 0; made < most; ++made) {
-    const auto logits = model.logits({.tokens = row_of(ids)}, cache.get());
+    auto labels = std::vector<std::int64_t>(ids.size(), -100);
+    labels.back() = 0;  // only what follows the last token is wanted
+    const auto logits = model.logits({.tokens = row_of(ids), .labels = row_of(labels)}, cache.get());
     const auto last = logits[0][logits.size(1) - 1].to(at::kCPU).contiguous();
     const auto next = sampler.choose(last.data_ptr<float>(), last.numel());
     if (next == tokenizer.end_of_text()) break;

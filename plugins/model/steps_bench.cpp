@@ -113,7 +113,9 @@ Json generation(Model& model, const Json& what) {
   for (int round = 0; round < what.at("rounds").get<int>(); ++round) {
     const auto cache = model.cache(1, length + more);
     auto start = now();
-    auto logits = model.logits({.tokens = prompt}, cache.get());
+    auto labels = at::full(prompt.sizes(), -100, at::kLong);
+    labels.select(1, length - 1).fill_(0);  // as hansa generate does
+    auto logits = model.logits({.tokens = prompt, .labels = labels}, cache.get());
     result["prefill"].push_back(now() - start);
     Json ids = Json::array();
     start = now();

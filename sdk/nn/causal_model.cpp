@@ -327,7 +327,12 @@ at::Tensor CausalModel::logits(const Batch& batch, Cache* cache) {
   Dropout off;
   auto hidden = decoder_->forward(pass(complete, off, held));
   if (held) held->advance(complete.tokens.size(1));
-  return head_logits(hidden, off);
+  if (!held || !complete.labels.defined()) return head_logits(hidden, off);
+  const auto index = complete.labels.reshape({-1}).ge(0).nonzero().squeeze(1).to(hidden.device());
+  const auto rows = head_logits(hidden.reshape({-1, hidden.size(-1)}).index_select(0, index), off);
+  auto all = at::empty({hidden.size(0), hidden.size(1), rows.size(1)}, rows.options());
+  all.view({-1, rows.size(1)}).index_copy_(0, index, rows);
+  return all;
 }
 
 }  // namespace hansa::nn

@@ -261,11 +261,16 @@ at::Tensor Transformer::forward_with_prompt(const Pass& given) {
   };
   auto x = embed(pass);
   std::map<std::optional<std::int64_t>, std::shared_ptr<const fast::Limits>> limits;  // by window
+  const bool one_more = pass.cache && pass.cache->held() > 0;
+  const auto known = [&](std::size_t i) {
+    return pass.kernels == Kernels::Fast && front.count == 0 && fast_[i] && fast_[i]->plain_now(pass.dropout).empty() &&
+           !(pass.cache && pass.batch.segments.defined());
+  };
+  const auto steps = [&](std::size_t i) {
+    return one_more && x.size(1) == 1 && x.size(0) <= fast::Block::kStepRows && known(i);
+  };
   const auto quickly = [&](std::size_t i) -> std::shared_ptr<const fast::Limits> {
-    if (pass.kernels != Kernels::Fast || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty()) return {};
-    // A text's beginning may fill a cache; one token more is a matter of reading the weights, whoever does it.
-    if (pass.cache && (pass.cache->length() > 0 || pass.batch.segments.defined())) return {};
-    if (front.count > 0) return {};
+    if (one_more || !known(i)) return {};
     const auto& attention = spec.blocks[i].attention;
     auto found = limits.find(attention.window);
     if (found == limits.end())
@@ -274,6 +279,14 @@ at::Tensor Transformer::forward_with_prompt(const Pass& given) {
   };
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const auto& attention = spec.blocks[i].attention;
+    if (steps(i)) {
+      x = fast_[i]->forward_step(x, {.batch = x.size(0),
+                                     .length = 1,
+                                     .turn = attention.rope ? &turned[*attention.rope] : nullptr,
+                                     .cache = pass.cache,
+                                     .layer = static_cast<std::int64_t>(i)});
+      continue;
+    }
     if (auto seen = quickly(i)) {
       x = fast_[i]->forward(x, {.batch = x.size(0),
                                 .length = x.size(1),

@@ -124,7 +124,8 @@ class Model : public Component {
   virtual at::Tensor label_losses(const Batch&) = 0;
   virtual std::unique_ptr<Cache> cache(std::int64_t batch, std::int64_t most) const = 0;
   // fp32 [batch, length, vocabulary], no graph; of a classifier [batch, classes]. With a cache: tokens continue it, and
-  // undefined positions go on from its length. Segments are honoured without one.
+  // undefined positions go on from its length. Segments are honoured without one. With a cache and labels,
+  // rows whose label is not counted need not be computed and may hold anything: a generation asks for the last one.
   virtual at::Tensor logits(const Batch&, Cache*) = 0;
   // The logits that stand for counted labels, row after row: fp32 [counted, vocabulary], with graph.
   virtual at::Tensor counted_logits(const Batch&) = 0;

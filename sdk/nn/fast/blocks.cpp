@@ -63,6 +63,11 @@ std::string_view Block::plain_form(const BlockSpec& spec) {
   return {};
 }
 
+Curve curve_of(Activation activation) {
+  if (activation == Activation::Silu) return Curve::Silu;
+  return activation == Activation::Relu ? Curve::Relu : Curve::GeluTanh;
+}
+
 namespace {
 
 std::vector<Place*> some(Places& places, std::initializer_list<std::string_view> names) {
@@ -210,16 +215,13 @@ struct Block::Run {
 
   template <class T>
   GateJob<T> gate_job(const at::Tensor& gates_, at::Tensor& act) const {
-    const auto curve = block.spec_.mlp.activation == Activation::Silu   ? Curve::Silu
-                       : block.spec_.mlp.activation == Activation::Relu ? Curve::Relu
-                                                                        : Curve::GeluTanh;
     return {.gate = data<T>(gates_),
             .up = data<T>(gates_) + inner_width(),
             .act = data<T>(act),
             .in_stride = gates_.stride(0),
             .act_stride = act.stride(0),
             .width = inner_width(),
-            .curve = curve};
+            .curve = curve_of(block.spec_.mlp.activation)};
   }
 
   // All four matrices with this pass's pairs.

@@ -13,6 +13,7 @@
 #include "nn/causal_model.hpp"
 #include "nn/fast/attention_tiles.hpp"
 #include "nn/fast/joined.hpp"
+#include "nn/fast/passes.hpp"
 #include "nn/places.hpp"
 #include "nn/rope.hpp"
 
@@ -38,9 +39,11 @@ struct BlockOf {  // a batch's part in a pass
   const Rope::Rows* turn = nullptr;
   std::shared_ptr<const Limits> limits;
   bool recompute = false;
-  KeyValueCache* cache = nullptr;  // an empty one, without a graph: the layer's keys and values go into it
+  KeyValueCache* cache = nullptr;  // the layer's keys and values go into it; empty for forward()
   std::int64_t layer = 0;
 };
+
+Curve curve_of(Activation);  // of those that plain_form() lets pass
 
 // Whether queries see keys that stand next to each other; null if not.
 std::shared_ptr<const Limits> limits_of(const Batch&, const AttentionSpec&, bool causal);
@@ -52,6 +55,9 @@ class Block {
   static std::string_view plain_form(const BlockSpec&);
   std::string_view plain_now(const Dropout&) const;
   at::Tensor forward(const at::Tensor& x, const BlockOf&);
+  // One token more of each of a few rows, without a graph, with a cache that holds all tokens before it.
+  at::Tensor forward_step(const at::Tensor& x, const BlockOf&);
+  static constexpr std::int64_t kStepRows = 8;  // so many at most: then products of matrices are faster
 
   struct Matrices {
     Joined qkv, output, gate_up, down;
@@ -60,6 +66,8 @@ class Block {
 
  private:
   friend struct Run;
+  template <class T>
+  at::Tensor step(const at::Tensor& x, const BlockOf&);
   const BlockSpec& spec_;
   const Place *attention_norm_ = nullptr, *mlp_norm_ = nullptr, *attention_ = nullptr;
   Matrices matrices_;

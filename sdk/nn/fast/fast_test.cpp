@@ -3,6 +3,8 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
@@ -196,6 +198,71 @@ TEST_CASE("a pass keeps what its backward pass needs while others run, and while
     for (const auto& parameter : {std::get<LowRank>(injection.what).A, std::get<LowRank>(injection.what).B})
       all.push_back(parameter.grad().reshape({-1}));
   CHECK(apart(at::cat(all), want.gradient + once.gradient) < 1e-5);
+}
+
+TEST_CASE("token by token through a cache the fast form gives the logits of the whole text") {
+  const at::NoGradGuard no_grad;
+  const Shape shapes[] = {{},
+                          {.window = 5},
+                          {.width = 33, .inner = 21, .heads = {.query = 3, .key_value = 3, .dim = 7}, .turned = 4}};
+  for (const auto& shape : shapes) {
+    for (const auto compute : {DType::f32, DType::bf16}) {
+      for (const std::int64_t rows : {1, 3}) {
+        INFO("window " << shape.window.value_or(0) << ", rows " << rows << ", bf16 " << (compute == DType::bf16));
+        const auto batch = batch_of(rows, 14, false);
+        Trial plain(shape, {.compute = DType::f32, .kernels = Kernels::Plain}), fast(shape, {.compute = compute});
+        const auto want = plain.model().logits({.tokens = batch.tokens}, nullptr);
+        const auto cache = fast.model().cache(rows, 14);
+        std::vector<at::Tensor> parts{
+            fast.model().logits({.tokens = batch.tokens.narrow(1, 0, 6).contiguous()}, cache.get())};
+        for (std::int64_t t = 6; t < 14; ++t)
+          parts.push_back(fast.model().logits({.tokens = batch.tokens.narrow(1, t, 1).contiguous()}, cache.get()));
+        CHECK(apart(at::cat(parts, 1), want) < (compute == DType::f32 ? 1e-5 : 2e-2));
+      }
+    }
+  }
+}
+
+TEST_CASE("of a text's beginning a generation computes the last row of logits alone") {
+  const at::NoGradGuard no_grad;
+  Trial trial({}, {});
+  const auto tokens = batch_of(2, 9, false).tokens;
+  auto labels = at::full({2, 9}, -100, at::kLong);
+  labels.select(1, 8).fill_(0);
+  const auto cache = trial.model().cache(2, 9);
+  const auto last = trial.model().logits({.tokens = tokens, .labels = labels}, cache.get()).select(1, 8);
+  CHECK(apart(last, trial.model().logits({.tokens = tokens}, nullptr).select(1, 8)) < 1e-6);
+}
+
+TEST_CASE("thin products are sums over rows, whatever the widths") {
+  for (const std::int64_t columns : {1, 2, 5, 6, 7, 13}) {
+    for (const std::int64_t width : {1, 15, 16, 17, 63, 64, 65, 131}) {
+      const auto by = at::randn({19, columns}, make_generator(1), at::kFloat);
+      const auto x = at::randn({19, width + 3}, make_generator(2), at::kFloat);
+      for (const bool half : {false, true}) {
+        const auto seen = half ? x.to(at::kBFloat16) : x;
+        auto sum = at::zeros({columns, width}, at::kFloat);
+        const auto fill = [&]<class T>(T) {
+          fast::passes<T>().thin_product({.by = by.const_data_ptr<float>(),
+                                          .x = static_cast<const T*>(seen.const_data_ptr()),
+                                          .sum = sum.data_ptr<float>(),
+                                          .x_stride = width + 3,
+                                          .sum_stride = width,
+                                          .rows = 19,
+                                          .columns = columns,
+                                          .factor = 0.5F},
+                                         0, width);
+        };
+        if (half)
+          fill(fast::Half{});
+        else
+          fill(0.0F);
+        const auto want = at::mm(by.t(), seen.to(at::kFloat).narrow(1, 0, width)) * 0.5;
+        INFO(columns << " x " << width);
+        CHECK(apart(sum, want) < 1e-6);
+      }
+    }
+  }
 }
 
 TEST_CASE("the fused cross-entropy equals the plain one") {
