@@ -106,7 +106,7 @@ int ExportCommand::Options::export_checkpoint() const {
   registry.set_trust(policy_of(trust));
   registry.scan(search_paths(plugin_path, {}));
   const auto session =
-      open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter), {.compute = DType::f32});
+      open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter), Opening{});
   write({model, *session.model, [&] { return session.adapter->injections(); },
          [&](const Path& directory) {
            guard(session.adapter, {.doing = "export"},

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <numbers>
@@ -35,7 +36,7 @@ struct ModelCommands::Options {
   std::vector<Path> plugin_path;
   std::vector<std::string> texts;
   config::PluginsSection trust;
-  std::string prompt, compute = "f32", device = "auto", source;
+  std::string prompt, compute = "f32", base_dtype = "compute", device = "auto", source;
   GenerateOptions generate;
   bool json = false, decode = false;
   CLI::App *generate_app = nullptr, *eval_app = nullptr, *logits_app = nullptr, *tokens_app = nullptr,
@@ -45,6 +46,8 @@ struct ModelCommands::Options {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
     app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
     app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    app.add_option("--base-dtype", base_dtype, "How weights are held: compute, nf4 or int8")
+        ->check(CLI::IsMember(base_dtype_names()));
     app.add_option("--device", device, "auto, cpu or cuda:N; auto: the first CUDA device where there is one");
     app.add_option("--plugin-path", plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
     add_trust_options(app, trust);
@@ -54,8 +57,12 @@ struct ModelCommands::Options {
     registry.scan(search_paths(plugin_path, {}));
   }
   ModelSession open(const StrategyRegistry& registry) const {
+    const auto names = base_dtype_names();
+    const auto base = std::find(names.begin(), names.end(), base_dtype) - names.begin();
     return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
-                      {.device = require_device(device), .compute = compute == "bf16" ? DType::bf16 : DType::f32});
+                      {.device = require_device(device),
+                       .compute = compute == "bf16" ? DType::bf16 : DType::f32,
+                       .base = static_cast<BaseDtype>(base)});
   }
 
   int run_generate() const;

@@ -23,7 +23,7 @@ struct ModelSession {
 };
 
 ModelSession open_model(const StrategyRegistry&, const HostServices&, const std::filesystem::path& checkpoint,
-                        const std::optional<std::filesystem::path>& adapter, const Opening& opening);
+                        const std::optional<std::filesystem::path>& adapter, const Opening&);
 
 // The most mature component of a kind (among equals the first by name), or the one with this name; with default parameters.
 template <class Interface>

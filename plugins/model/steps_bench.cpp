@@ -1,10 +1,13 @@
 // Trains, or generates, with a model's real plugin file on given tokens and prints how long each step took, in one JSON object:
 // one side of tests/bench/train.py and generate.py. Not a test.
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <thread>
 
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/empty.h>
@@ -31,6 +34,32 @@ std::int64_t status_kb(const std::string& key) {
   for (std::string line; std::getline(file, line);)
     if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1));
   return 0;
+}
+
+// Anonymous and shared memory: without the pages of mapped files, which the system takes back when it likes.
+std::int64_t memory_kb() { return status_kb("RssAnon") + status_kb("RssShmem"); }
+
+class Peak {  // of memory_kb(), looked at every two milliseconds
+ public:
+  Peak()
+      : thread_([this](const std::stop_token& stop) {
+          while (!stop.stop_requested()) {
+            peak_ = std::max(peak_.load(), memory_kb());
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          }
+        }) {}
+  std::int64_t take() { return peak_.exchange(memory_kb()); }  // since the last call
+
+ private:
+  std::atomic<std::int64_t> peak_ = 0;
+  std::jthread thread_;
+};
+
+BaseDtype base_dtype_of(const Json& what) {
+  const auto names = base_dtype_names();
+  const auto at = std::find(names.begin(), names.end(), what.value("base_dtype", "compute"));
+  if (at == names.end()) throw std::runtime_error("unknown base_dtype");
+  return static_cast<BaseDtype>(at - names.begin());
 }
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -139,18 +168,25 @@ int main(int count, char** words) {
   }
   const auto what = Json::parse(words[2]);
   at::set_num_threads(what.at("threads").get<int>());
-  const auto before = status_kb("VmRSS");
+  const auto before = status_kb("VmRSS"), idle = memory_kb();
   const auto name = what.at("model").get<std::string>();
   StrategyRegistry registry;
   registry.scan({std::filesystem::path(words[1]) / ("hansa_" + name + ".so"), "the benchmark"});
   const auto model = create<Model>(registry, name, Value(), HostServices{});
+  Peak peak;
+  const auto start = now();
   model->open(what.at("checkpoint").get<std::string>(),
               {.compute = what.at("dtype") == "bf16" ? DType::bf16 : DType::f32,
+               .base = base_dtype_of(what),
                .kernels = what.at("kernels") == "fast" ? Kernels::Fast : Kernels::Plain,
                .recompute = what.at("recompute").get<bool>()});
+  const auto load_seconds = now() - start;
+  const auto load_peak = peak.take(), loaded = memory_kb();
   auto result = what.at("task") == "train" ? training(*model, what) : generation(*model, what);
   result["peak_kb"] = status_kb("VmHWM");
   result["before_kb"] = before;
+  result["load"] = {{"seconds", load_seconds}, {"idle_kb", idle}, {"peak_kb", load_peak}, {"held_kb", loaded}};
+  result["memory_peak_kb"] = std::max(peak.take(), load_peak);
   std::cout << result << "\n";
   return 0;
 }

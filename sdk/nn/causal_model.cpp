@@ -1,6 +1,7 @@
 #include "nn/causal_model.hpp"
 
 #include <algorithm>
+#include <new>
 #include <set>
 
 #include <ATen/core/grad_mode.h>
@@ -15,6 +16,7 @@
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -22,6 +24,7 @@
 #include "hf/json_config.hpp"
 #include "hf/tensors.hpp"
 #include "nn/layers.hpp"
+#include "nn/memory_need.hpp"
 
 namespace hansa::nn {
 
@@ -148,9 +151,18 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
 
 // The linear modules of a quantised base; embedding, norms and heads stay in the compute type.
 bool CausalModel::quantises(const Module& module) const {
+  return opening_.base != BaseDtype::Compute && may_be_quantised(module);
+}
+
+bool CausalModel::may_be_quantised(const Module& module) const {
   const auto& fresh = plan().fresh_where_missing;
-  return opening_.base != BaseDtype::Compute && module.kind == Module::Kind::Linear &&
-         std::ranges::find(fresh, module.name) == fresh.end();
+  return module.kind == Module::Kind::Linear && std::ranges::find(fresh, module.name) == fresh.end();
+}
+
+std::vector<bool> CausalModel::quantisable() const {
+  std::vector<bool> list;
+  for (const auto& module : plan().modules) list.push_back(may_be_quantised(module));
+  return list;
 }
 
 // A weight that is not needed beyond this call: it is gone before the next one is read.
@@ -175,7 +187,34 @@ void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& o
   prepare(checkpoint, opening);
   checkpoint_ = std::make_unique<hf::Checkpoint>(checkpoint);
   check_names(decoder_->plan());
-  for (auto& place : places_->all()) hold(place, read(place, quantises(place.module) ? DType::f32 : opening.compute));
+  require_room(checkpoint);
+  for (auto& place : places_->all()) {
+    const auto name = place.module.name;
+    try {
+      hold(place, read(place, quantises(place.module) ? DType::f32 : opening.compute));
+    } catch (const std::bad_alloc&) {
+      ran_out(checkpoint, name);
+    } catch (const c10::Error& problem) {
+      // What LibTorch's allocator throws has no type of its own.
+      if (std::string_view(problem.what_without_backtrace()).find("can't allocate memory") == std::string_view::npos)
+        throw;
+      ran_out(checkpoint, name);
+    }
+  }
+}
+
+// Before anything is read: reading for minutes and then being killed tells nobody why.
+void CausalModel::require_room(const std::filesystem::path& checkpoint) const {
+  require_memory(checkpoint.string(), plan().modules, opening_, quantisable(), free_memory());
+}
+
+void CausalModel::ran_out(const std::filesystem::path& checkpoint, const std::string& module) {
+  places_.reset();  // what was read so far makes room for saying so
+  decoder_.reset();
+  throw Error(
+      fmt::format("{}: memory ran out while '{}' was read, although it was free before: another process took it. "
+                  "Free some, or hold the base smaller ([model] base_dtype, compute)",
+                  checkpoint.string(), module));
 }
 
 void CausalModel::initialise(const std::filesystem::path& checkpoint, const Opening& opening, std::uint64_t seed) {

@@ -81,6 +81,10 @@ class CausalModel : public Stateless<Model> {
   at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
   Weights read(const Place&, DType) const;
   bool quantises(const Module&) const;
+  bool may_be_quantised(const Module&) const;
+  std::vector<bool> quantisable() const;  // of all modules
+  void require_room(const std::filesystem::path& checkpoint) const;
+  [[noreturn]] void ran_out(const std::filesystem::path& checkpoint, const std::string& module);
   void hold(Place&, Weights) const;
   std::pair<at::Tensor, at::Tensor> counted(const Batch&);
 
