@@ -249,7 +249,7 @@ PlotSeries length_curve(const SiloStatistics& silo, std::size_t colour) {
 PlotPage as_plot(const Inspected& found, const Skew& skew) {
   BarPlot sizes{"Sizes", found.unit, {}}, words{"Skew of " + found.unit, "bits", {}},
       labels{"Skew of labels", "distance", {}};
-  LinePlot lengths{"Lengths", found.unit, "% of records up to this length", {}};
+  LinePlot lengths{"Lengths", found.unit, "% of records up to this length", {}, {{0, 100}}};
   for (std::size_t i = 0; i < found.silos.size(); ++i) {
     const auto& silo = found.silos[i];
     sizes.bars.emplace_back(silo.name, silo.units);

@@ -120,8 +120,11 @@ std::string panel_script(const LinePlot& plot, std::size_t first) {
       "set title {}\nset xlabel {}\nset ylabel {}\n"
       "set border 3 lc rgb '#606060'\nset tics nomirror\nset grid ytics lt 1 lw 1 lc rgb '#e4e4e4'\n"
       "set key outside right top Left reverse spacing 1.2\n"
-      "set xrange [{}:{}]\nset offsets 0, 0, graph 0.04, graph 0.04\n",
+      "set xrange [{}:{}]\n",
       in_quotes(plot.title), in_quotes(plot.x_label), in_quotes(plot.y_label), low, high);
+  script += plot.y_range
+                ? fmt::format("set yrange [{}:{}]\nset offsets 0, 0, 0, 0\n", plot.y_range->first, plot.y_range->second)
+                : "set yrange [*:*]\nset offsets 0, 0, graph 0.04, graph 0.04\n";
   std::string lines;
   for (std::size_t i = 0; i < plot.series.size(); ++i) {
     const auto& series = plot.series[i];

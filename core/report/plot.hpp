@@ -21,6 +21,7 @@ struct PlotSeries {
 struct LinePlot {
   std::string title, x_label, y_label;
   std::vector<PlotSeries> series;
+  std::optional<std::pair<double, double>> y_range = {};  // else what the points need, and a little more
 };
 
 struct BarPlot {
