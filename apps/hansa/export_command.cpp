@@ -132,7 +132,7 @@ int ExportCommand::Options::export_run() const {
   const auto* of = chosen_node(*opened);
   const double rank = of ? of->rank : 0;
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}}, rank);
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}}, {.rank = rank});
   const bool kept = of && (rank == 0 || has_personal_part(*opened, rank));
   const auto silo = kept ? std::optional(silo_of(*of)) : std::nullopt;
   worker.load(coordinator::standing_of(directory, directory.versions().back(), view_of(*opened, rank)),

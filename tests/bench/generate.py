@@ -16,9 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_results import BUILD, finish  # noqa: E402
-from train import SMALL, THREADS, checkpoint, text_tokens  # noqa: E402
+from train import LIKE_A_NODE, SMALL, THREADS, checkpoint, text_tokens  # noqa: E402
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "THP_MEM_ALLOC_ENABLE": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+WARM = 2  # generations before the counted ones, on both sides
 
 
 def peer(shape):
@@ -39,21 +40,21 @@ def peer(shape):
                              do_sample=False, pad_token_id=0)
         return time.perf_counter() - start, out[0, shape["length"]:].tolist()
 
-    for _ in range(2):  # the first is a warm-up
+    for _ in range(WARM + 2):
         first, _ = run(1)
         whole, ids = run(shape["steps"] + 1)
         prefill.append(first)
         decode.append((whole - first) / shape["steps"])
-    return {"prefill": prefill[1:], "decode": decode[1:], "ids": ids[:shape["steps"]]}
+    return {"prefill": prefill[WARM:], "decode": decode[WARM:], "ids": ids[:shape["steps"]]}
 
 
 def ours(shape):
-    what = {"task": "generate", "model": "llama", "dtype": "bf16", "kernels": "fast", "recompute": False, "rank": 0, "batch": 1, "rounds": 2,
+    what = {"task": "generate", "model": "llama", "dtype": "bf16", "kernels": "fast", "recompute": False, "rank": 0, "batch": 1, "rounds": WARM + 2,
             "threads": THREADS, **shape}
     out = subprocess.run([BUILD / "plugins" / "hansa_steps_bench", BUILD / "lib" / "hansa" / "plugins", json.dumps(what)], check=True,
-                         capture_output=True, text=True, env=ENVIRONMENT).stdout
+                         capture_output=True, text=True, env={**ENVIRONMENT, **LIKE_A_NODE}).stdout
     found = json.loads(out)
-    return {"prefill": found["prefill"][1:], "decode": found["decode"][1:], "ids": found["ids"]}
+    return {"prefill": found["prefill"][WARM:], "decode": found["decode"][WARM:], "ids": found["ids"]}
 
 
 def measure(name, shape):

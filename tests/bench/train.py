@@ -35,6 +35,8 @@ SHAPES = {
     "gpt2": {"config": GPT2, "batch": 4, "length": 64, "rank": 0, "steps": 12, "rows": ("peer_fp32", "peer_bf16", "ours_fp32", "ours")},
 }
 RATE = 1e-4
+# What the program sets for itself when it is a node (apps/hansa/allocator.cpp): freed blocks are kept for the next step.
+LIKE_A_NODE = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 # ---- what runs in processes of its own: python train.py --row NAME JSON
@@ -138,7 +140,7 @@ def ours(shape, dtype="bf16", recompute=False, kernels="fast", **more):
             **more}
     out = subprocess.run([BUILD / "plugins" / "hansa_steps_bench", BUILD / "lib" / "hansa" / "plugins", json.dumps(what)],
                          check=True, capture_output=True, text=True,
-                         env={**os.environ, "THP_MEM_ALLOC_ENABLE": "1", "OMP_NUM_THREADS": str(THREADS)}).stdout
+                         env={**os.environ, **LIKE_A_NODE, "OMP_NUM_THREADS": str(THREADS)}).stdout
     return json.loads(out)
 
 
