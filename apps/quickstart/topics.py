@@ -2,7 +2,8 @@
 
 Prepares the data (each fortune is a text, the file that it stands in its topic), deals it to silos whose shares of topics
 differ, federates a low-rank adapter and a classification head, and prints held-out accuracy beside each silo alone and all
-data in one place. Deterministic; nothing of it is chosen on the held-out texts.
+data in one place. Deterministic. Rates and steps were chosen by training losses; the skew by linear probes: where silos differ
+more (0.3), one alone is better on its own text than even all data in one place, because it learns which topics it has.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ STATE = ROOT / ".hansa" / "topics"
 CONFIG, POOLED_CONFIG = ROOT / "configs" / "fortune_topics.toml", ROOT / "configs" / "fortune_topics_pooled.toml"
 TOPICS = ("computers", "food", "law", "politics", "science", "songs-poems", "sports", "startrek")
 MOST = 200  # texts of a topic: the large ones would drown the others
-SILOS, SKEW, HELDOUT, SEED = 5, 0.3, 0.25, 3
+SILOS, SKEW, HELDOUT, SEED = 5, 2, 0.25, 3
 
 
 def texts_of(topic):
