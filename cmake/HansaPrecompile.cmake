@@ -4,6 +4,12 @@
 # Only headers that we do not change: a change to one of ours rebuilds what includes it, no more. GCC takes a precompiled header
 # only under the same -fPIC and macros (-O may differ), so programs that use one are compiled with -fPIC too.
 # CMAKE_DISABLE_PRECOMPILE_HEADERS=ON builds without (clang-tidy cannot read GCC's).
+# OpenMP changes macros too, so all have it: hansa::torch asks for it (HansaLibTorch.cmake says why).
+function(hansa_openmp target)
+  if(HANSA_OPENMP)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+  endif()
+endfunction()
 function(hansa_precompiled name)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/precompiled/${name}.cpp CONTENT "")
   add_library(hansa_precompiled_${name} OBJECT ${CMAKE_BINARY_DIR}/precompiled/${name}.cpp)
@@ -11,6 +17,7 @@ function(hansa_precompiled name)
   foreach(library hansa::fmt hansa::torch nlohmann_json::nlohmann_json Catch2::Catch2)
     target_include_directories(hansa_precompiled_${name} SYSTEM PRIVATE $<TARGET_PROPERTY:${library},INTERFACE_INCLUDE_DIRECTORIES>)
   endforeach()
+  hansa_openmp(hansa_precompiled_${name})
 endfunction()
 
 set(standard <algorithm> <array> <atomic> <chrono> <cmath> <condition_variable> <cstdint> <cstring> <deque> <exception> <filesystem>
@@ -27,6 +34,7 @@ endforeach()
 
 function(hansa_precompile target name)
   target_precompile_headers(${target} REUSE_FROM hansa_precompiled_${name})
+  hansa_openmp(${target})
   if(name MATCHES torch)
     target_compile_definitions(${target} PRIVATE AT_PER_OPERATOR_HEADERS)
   endif()

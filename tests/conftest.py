@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def build_dir():
-    return Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release"))
+    return Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release")).resolve()
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,17 @@ def test_nobody_includes_the_headers_that_cost_ten_seconds_a_file():
     assert offenders(costly, "core", "sdk", "plugins", "apps", "tests") == []
 
 
+def test_the_models_make_no_tensor_on_the_cpu_by_oversight():
+    """A factory without options makes its tensor on the CPU, wherever the model computes. Not looked at: what reads files and
+    tables there on purpose, and the passes that run on the CPU alone."""
+    on_the_cpu = {"sdk/nn/causal_model.cpp", "sdk/nn/rope.cpp"}
+    made = re.compile(r"at::(?:empty|zeros|ones|full|arange|tensor|scalar_tensor|eye|linspace)\(([^;]*);")
+    strays = [f"{name}: {call[0]}" for name, text in sources("sdk/nn").items()
+              if not name.endswith("_test.cpp") and "/fast/" not in name and name not in on_the_cpu
+              for call in made.finditer(without_comments(text)) if not re.search(r"options|\bids\b|\.device\(", call[1])]
+    assert strays == []
+
+
 def without_comments(text):
     """Keeps string literals, in which // may stand."""
     pattern = r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/'

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/quantity.hpp"
+#include "devices/devices.hpp"
 #include "pipeline/exchange.hpp"
 #include "pipeline/rules.hpp"
 #include "trust_options.hpp"
@@ -38,6 +39,19 @@ void reporting(LoadResult& loaded, std::string_view key, Call&& call) {
   } catch (const Error& error) {
     loaded.report(Severity::Error, key, error.what(), "");
   }
+}
+
+void check_devices(LoadResult& loaded, const PipelineRequest& request) {
+  const auto here = devices_here();
+  const auto look = [&](const std::string& key, const std::string& asked) {
+    if (const auto found = device_named(asked, here); !found)
+      loaded.report(Severity::Error, key, fmt::format("`{}`: {}", key, found.error()),
+                    "devices are this machine's own: --device, or --set model.device=…, says otherwise for one start");
+  };
+  look("model.device", loaded.spec.model_host.device);
+  if (request.nodes_elsewhere) return;
+  for (const auto& node : loaded.spec.nodes)
+    if (!node.device.empty()) look(fmt::format("node.{}.device", node.listed), node.device);
 }
 
 std::string place_text(const config::Position& where) {
@@ -189,6 +203,7 @@ CheckedPipeline check_pipeline(const PipelineRequest& request, StrategyRegistry&
     loaded.report(Severity::Warning, "plugins",
                   "[plugins] lists who is trusted, but others' plugins are loaded as well",
                   "require_signed = true, or --require-signed, refuses them");
+  check_devices(loaded, request);
   if (loaded.ok())
     reporting(loaded, "model.path", [&] { checked.shape = pipeline::shape_of(loaded.spec, registry, {}); });
   std::optional<Exchange> exchange;

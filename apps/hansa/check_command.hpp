@@ -18,6 +18,7 @@ struct PipelineRequest {
   std::vector<std::string> set;                    // --set a.b=c
   std::vector<std::filesystem::path> plugin_path;  // --plugin-path
   config::PluginsSection trust{};                  // --require-signed, --plugin-key, --plugin-digest
+  bool nodes_elsewhere = false;                    // the devices of [[node]] are then not this machine's to have
 };
 
 struct CheckedPipeline {

@@ -54,12 +54,23 @@ RoundPlan first_plan() {
   return plan;
 }
 
-std::vector<Channel> down_channels(const OpenedPipeline& opened, double rank) {
+namespace {
+
+Exchange exchange_at(const OpenedPipeline& opened, double rank) {
   NodeFacts node;
   node.rank = rank;
   const pipeline::Stages stages(opened.spec, *opened.registry,
                                 {nullptr, nullptr, static_cast<std::uint64_t>(opened.spec.run.seed), {}});
-  return pipeline::exchange_for(stages, opened.shape.layouts.at(rank), first_plan(), node).down;
+  return pipeline::exchange_for(stages, opened.shape.layouts.at(rank), first_plan(), node);
+}
+
+}  // namespace
+
+std::vector<Channel> down_channels(const OpenedPipeline& opened, double rank) { return exchange_at(opened, rank).down; }
+std::string view_of(const OpenedPipeline& opened, double rank) { return exchange_at(opened, rank).view; }
+bool has_personal_part(const OpenedPipeline& opened, double rank) {
+  const auto roles = exchange_at(opened, rank).roles;
+  return std::find(roles.begin(), roles.end(), Role::Personal) != roles.end();
 }
 
 coordinator::Result Coordination::run() {

@@ -50,5 +50,8 @@ class Coordination {
 RoundPlan first_plan();
 // What stands between rounds, for nodes of this rank: whose the channels of a version are.
 std::vector<Channel> down_channels(const OpenedPipeline&, double rank = 0);
+// The view of a version that nodes of this rank hold: for standing_of().
+std::string view_of(const OpenedPipeline&, double rank);
+bool has_personal_part(const OpenedPipeline&, double rank);  // tensors that stay on such a node
 
 }  // namespace hansa

@@ -34,7 +34,9 @@ int coordinator_command(const CoordinatorOptions& options) {
   keep_large_blocks(Keeps::Some);
   const auto& stop = stop_on_signals();
   int exit_code = 0;
-  const auto opened = open_pipeline(options.pipeline, exit_code, options.warnings);
+  auto request = options.pipeline;
+  request.nodes_elsewhere = true;
+  const auto opened = open_pipeline(request, exit_code, options.warnings);
   if (!opened) return exit_code;
   // As in the nodes and in a simulation: sums depend on it, and idle threads of LibTorch's pool spin where nodes want to work.
   if (opened->spec.train.threads > 0) at::set_num_threads(static_cast<int>(opened->spec.train.threads));
@@ -72,13 +74,15 @@ int coordinator_command(const CoordinatorOptions& options) {
   return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
 }
 
-int initial_version_command(const PipelineRequest& request, const std::filesystem::path& out, double rank) {
+int initial_version_command(PipelineRequest request, const std::filesystem::path& out, double rank) {
+  request.nodes_elsewhere = true;
   int exit_code = 0;
   const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}}, rank);
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}},
+                      {.rank = rank, .device = at::kCPU});  // computes nothing: the same numbers on every machine
   worker.write_initial(out, down_channels(*opened, rank), Durability::Power);
   return 0;
 }

@@ -19,7 +19,7 @@ struct CoordinatorOptions {
 int coordinator_command(const CoordinatorOptions&);
 
 // Version 0 of a pipeline, written by a process of its own so that the coordinator never holds a model.
-int initial_version_command(const PipelineRequest&, const std::filesystem::path& out, double rank);
+int initial_version_command(PipelineRequest, const std::filesystem::path& out, double rank);
 
 inline constexpr int kExitStopped = 3;
 

@@ -22,7 +22,7 @@ at::Tensor text_embeddings(Model& model, const Tokenizer& tokenizer, std::span<c
     const auto mean = model.hidden({.tokens = at::tensor(ids, at::kLong).unsqueeze(0)}).squeeze(0).mean(0);
     rows.push_back(mean / at::linalg_vector_norm(mean).clamp_min(1e-12));
   }
-  return at::stack(rows).contiguous();
+  return at::stack(rows).to(at::kCPU).contiguous();
 }
 
 }  // namespace hansa

@@ -107,7 +107,7 @@ std::string generate(Model& model, const Tokenizer& tokenizer, std::string_view 
   Stream stream(tokenizer, on_text);
   for (std::int64_t made = 0; made < most; ++made) {
     const auto logits = model.logits({.tokens = row_of(ids)}, cache.get());
-    const auto last = logits[0][logits.size(1) - 1].contiguous();
+    const auto last = logits[0][logits.size(1) - 1].to(at::kCPU).contiguous();
     const auto next = sampler.choose(last.data_ptr<float>(), last.numel());
     if (next == tokenizer.end_of_text()) break;
     stream.add(next);

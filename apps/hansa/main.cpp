@@ -1,5 +1,6 @@
 // The one program. Reads the command line, hands each command its options, turns failures into a sentence and an exit code:
-// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on, 70 crashed, 71 a plugin did not come back.
+// 0 done, 1 failed, 2 wrong usage or unreadable file, 3 stopped and can go on, 70 crashed, 71 a plugin did not come back,
+// 72 another process of the same node is gone.
 #include <signal.h>
 
 #include <iostream>
@@ -13,6 +14,7 @@
 #include "conformance_command.hpp"
 #include "coordinator_command.hpp"
 #include "data_command.hpp"
+#include "export_command.hpp"
 #include "model_commands.hpp"
 #include "node_command.hpp"
 #include "opened.hpp"
@@ -58,6 +60,7 @@ CLI::App* add_run(CLI::App& program, Commands& all) {
   run->add_option("--without-node", all.run.without_nodes,
                   "With --resume: leave this node out from now on (repeatable)")
       ->allow_extra_args(false);
+  run->add_option("--device", all.run.device, "As --set model.device=…: auto, cpu or cuda:N");
   add_pipeline_options(*run, all.run.pipeline);
   run->footer("Example: hansa run configs/quickstart.toml --run-dir runs/first");
   return run;
@@ -83,6 +86,10 @@ CLI::App* add_coordinator(CLI::App& program, Commands& all) {
 CLI::App* add_node(CLI::App& program, Commands& all) {
   auto& node = all.node;
   auto* command = program.add_subcommand("node", "Train one silo for a coordinator");
+  command->footer(
+      "Several processes for one node: torchrun --nproc-per-node 2 --no-python hansa node …, or srun with MASTER_ADDR "
+      "and "
+      "MASTER_PORT set");
   command->add_option("--connect", node.connect, "The coordinator: host:port or unix:PATH")->required();
   command->add_option("--name", node.name, "This node's name, as in the run's [[node]]")->required();
   command->add_option("--data", node.data, "The silo: what is trained on; it stays here")
@@ -94,6 +101,9 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   command->add_option("--model", node.model, "The base: a Hugging Face directory")
       ->required()
       ->check(CLI::ExistingDirectory);
+  command->add_option("--device", node.device,
+                      "auto, cpu or cuda:N of this machine; auto: the first CUDA device where there is one, and with "
+                      "several processes each its own");
   command->add_option("--state", node.state, "Folder for what the node keeps between rounds")->required();
   command->add_option("--plugin-path", node.plugin_path, "Folder or file with plugins (repeatable)")
       ->allow_extra_args(false);
@@ -142,6 +152,7 @@ int run(int argc, char** argv) {
   PrivacyCommand privacy(program);
   DataCommand data(program);
   ModelCommands models(program);
+  ExportCommand exporting(program);
 
   // Parts of other commands, run as processes of their own.
   auto* initial = program.add_subcommand("initial-version", "Write version 0 of a pipeline's adapter")->group("");
@@ -202,6 +213,7 @@ int run(int argc, char** argv) {
   if (privacy.chosen()) return privacy.run(std::cout);
   if (data.chosen()) return data.run(std::cin, std::cout, std::cerr);
   if (models.chosen()) return models.run();
+  if (exporting.chosen()) return exporting.run();
   if (*initial) return initial_version_command(all.initial, all.initial_out, all.initial_rank);
   return train_alone_command(all.alone, all.alone_node, all.alone_out);
 }

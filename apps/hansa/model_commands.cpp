@@ -9,20 +9,17 @@
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
-#include <hf/checkpoint_writer.hpp>
 #include <hf/safetensors.hpp>
 #include <hf/tensors.hpp>
 #include <nlohmann/json.hpp>
 
 #include <hansa/evaluator.hpp>
 
-#include "checkpoint/run_directory.hpp"
-#include "coordination.hpp"
+#include "devices/devices.hpp"
 #include "embeddings.hpp"
 #include "generate.hpp"
 #include "model_session.hpp"
-#include "node/worker.hpp"
-#include "opened.hpp"
+#include "tensor/packet.hpp"
 #include "trust_options.hpp"
 
 namespace hansa {
@@ -34,20 +31,21 @@ using Path = std::filesystem::path;
 }  // namespace
 
 struct ModelCommands::Options {
-  Path model, adapter, data, out, run, tokens, file, state;
+  Path model, adapter, data, out, tokens, file;
   std::vector<Path> plugin_path;
   std::vector<std::string> texts;
   config::PluginsSection trust;
-  std::string prompt, compute = "f32", source, node;
+  std::string prompt, compute = "f32", device = "auto", source;
   GenerateOptions generate;
-  bool json = false, merged = false, decode = false;
-  CLI::App *generate_app = nullptr, *eval_app = nullptr, *export_app = nullptr, *logits_app = nullptr,
-           *tokens_app = nullptr, *layout_app = nullptr, *embeddings_app = nullptr;
+  bool json = false, decode = false;
+  CLI::App *generate_app = nullptr, *eval_app = nullptr, *logits_app = nullptr, *tokens_app = nullptr,
+           *layout_app = nullptr, *embeddings_app = nullptr;
 
   void add_model(CLI::App& app) {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
     app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
     app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    app.add_option("--device", device, "auto, cpu or cuda:N; auto: the first CUDA device where there is one");
     app.add_option("--plugin-path", plugin_path, "Folder or file with plugins (repeatable)")->allow_extra_args(false);
     add_trust_options(app, trust);
   }
@@ -57,13 +55,11 @@ struct ModelCommands::Options {
   }
   ModelSession open(const StrategyRegistry& registry) const {
     return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
-                      compute == "bf16" ? DType::bf16 : DType::f32);
+                      {.device = require_device(device), .compute = compute == "bf16" ? DType::bf16 : DType::f32});
   }
 
   int run_generate() const;
   int run_eval() const;
-  int run_export() const;
-  std::optional<node::Silo> node_silo(const OpenedPipeline&) const;
   int run_logits() const;
   int run_tokens() const;
   int run_layout() const;
@@ -88,18 +84,6 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   eval->add_option("--data", o.data, "A text file or a folder of them")->required()->check(CLI::ExistingPath);
   eval->add_option("--source", o.source, "The data source plugin that reads it (default: the first there is)");
   eval->add_flag("--json", o.json, "One JSON object instead of text");
-
-  auto* exporting = o.export_app =
-      program.add_subcommand("export", "Write a run's result for others: a PEFT adapter, or a merged checkpoint");
-  exporting->add_option("--run", o.run, "A run directory")->required()->check(CLI::ExistingDirectory);
-  exporting->add_option("--out", o.out, "A new directory")->required();
-  exporting->add_option("--node", o.node, "With what this node keeps for itself (a personal part)");
-  exporting->add_option("--state", o.state, "Where that node's state lies (default: in the run directory)")
-      ->check(CLI::ExistingDirectory);
-  exporting->add_flag("--merged", o.merged, "A full Transformers checkpoint with the adapter folded in");
-  exporting->add_option("--plugin-path", o.plugin_path, "Folder or file with plugins (repeatable)")
-      ->allow_extra_args(false);
-  add_trust_options(*exporting, o.trust);
 
   auto* inspect = program.add_subcommand("inspect", "Look inside: logits, tokens, layouts")->require_subcommand(1);
   auto* logits = o.logits_app = inspect->add_subcommand("logits", "Logits of token rows, as safetensors");
@@ -127,8 +111,7 @@ ModelCommands::~ModelCommands() = default;
 
 bool ModelCommands::chosen() const {
   const auto& o = *options_;
-  for (const auto* app :
-       {o.generate_app, o.eval_app, o.export_app, o.logits_app, o.tokens_app, o.layout_app, o.embeddings_app}) {
+  for (const auto* app : {o.generate_app, o.eval_app, o.logits_app, o.tokens_app, o.layout_app, o.embeddings_app}) {
     if (app->parsed()) return true;
   }
   return false;
@@ -139,7 +122,6 @@ int ModelCommands::run() const {
   const auto& o = *options_;
   if (*o.generate_app) return o.run_generate();
   if (*o.eval_app) return o.run_eval();
-  if (*o.export_app) return o.run_export();
   if (*o.logits_app) return o.run_logits();
   if (*o.tokens_app) return o.run_tokens();
   if (*o.embeddings_app) return o.run_embeddings();
@@ -190,49 +172,6 @@ int ModelCommands::Options::run_eval() const {
       "bytes\n",
       nats / counted, std::exp(nats / counted), nats / bytes / std::numbers::ln2, counted, bytes);
   return 0;
-}
-
-int ModelCommands::Options::run_export() const {
-  if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
-    throw Error(fmt::format("{} exists already; name a new directory", out.string()));
-  }
-  if (!RunDirectory::holds_a_run(run)) throw Error(fmt::format("{} holds no run", run.string()));
-  int exit_code = 0;
-  const auto opened = open_pipeline({run / "config.toml", {}, plugin_path, trust}, exit_code, Warnings::Hidden);
-  if (!opened) return exit_code;
-  const RunDirectory directory(run, RunDirectory::Open::Resume);
-  if (directory.versions().empty()) throw Error(fmt::format("{} has released no version yet", run.string()));
-  const Log log;
-  node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
-  const auto silo = node_silo(*opened);
-  worker.load(coordinator::standing_of(directory, directory.versions().back()), down_channels(*opened),
-              silo ? &*silo : nullptr);
-  if (merged)
-    hf::write_checkpoint(out, opened->spec.model_host.path, worker.model().merged());
-  else
-    worker.export_adapter(out);
-  std::cout << fmt::format("{}\n", std::filesystem::absolute(out).string());
-  return 0;
-}
-
-// The node whose personal part goes into the export. Its kept state lies in the run directory of `hansa run`, else on the
-// node's machine.
-std::optional<node::Silo> ModelCommands::Options::node_silo(const OpenedPipeline& opened) const {
-  if (node.empty()) return std::nullopt;
-  const auto& nodes = opened.spec.nodes;
-  const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& one) { return one.name == node; });
-  if (found == nodes.end()) throw Error(fmt::format("{} has no node '{}'", run.string(), node));
-  if (found->rank != 0)
-    throw Error(
-        fmt::format("node '{}' trains at rank {:g}; exports are made at the pipeline's own rank", node, found->rank));
-  node::Silo silo{node, found->data, found->heldout, state.empty() ? run / "nodes" / node : state};
-  if (!std::filesystem::exists(silo.state / "state"))
-    throw Error(
-        fmt::format("{} keeps nothing of node '{}': either nothing of it is personal, or its state lies elsewhere "
-                    "(--state DIR)",
-                    silo.state.string(), node));
-  return silo;
 }
 
 int ModelCommands::Options::run_logits() const {

@@ -1,4 +1,4 @@
-// Commands about models rather than runs: generate, eval, export, inspect. Each opens a checkpoint by what its config.json
+// Commands about models rather than runs: generate, eval, inspect. Each opens a checkpoint by what its config.json
 // says, and an adapter by what its directory says: no pipeline is needed. Registered onto the command line in main.
 #pragma once
 #include <filesystem>

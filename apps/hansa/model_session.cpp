@@ -12,7 +12,7 @@ const Tokenizer& ModelSession::require_tokenizer(const std::filesystem::path& ch
 
 ModelSession open_model(const StrategyRegistry& registry, const HostServices& services,
                         const std::filesystem::path& checkpoint, const std::optional<std::filesystem::path>& adapter,
-                        DType compute) {
+                        const Opening& opening) {
   ModelSession session;
   for (const auto* component : registry.components("model")) {
     auto model = create<Model>(registry, *component, with_defaults(*component, Value()), services);
@@ -28,7 +28,7 @@ ModelSession open_model(const StrategyRegistry& registry, const HostServices& se
   }
   guard(session.model, {.doing = "open"}, [&](Model& model) {
     session.modules = model.modules(checkpoint);
-    model.open(checkpoint, {.compute = compute});
+    model.open(checkpoint, opening);
   });
   if (hf::has_tokenizer(checkpoint)) {
     auto tokenizer = std::make_unique<hf::HfTokenizer>(checkpoint);

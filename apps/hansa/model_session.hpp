@@ -23,9 +23,9 @@ struct ModelSession {
 };
 
 ModelSession open_model(const StrategyRegistry&, const HostServices&, const std::filesystem::path& checkpoint,
-                        const std::optional<std::filesystem::path>& adapter, DType compute);
+                        const std::optional<std::filesystem::path>& adapter, const Opening& opening);
 
-// The first component of a kind that can be made without parameters, or the one with this name.
+// The most mature component of a kind (among equals the first by name), or the one with this name; with default parameters.
 template <class Interface>
 Instance<Interface> make_default(const StrategyRegistry& registry, const HostServices& services,
                                  const std::string& name = {}) {
@@ -34,10 +34,11 @@ Instance<Interface> make_default(const StrategyRegistry& registry, const HostSer
     const auto& component = require(registry, Interface::kKind, name);
     return create<Interface>(registry, component, with_defaults(component, Value()), services);
   }
-  for (const auto* component : registry.components(kind)) {
-    return create<Interface>(registry, *component, with_defaults(*component, Value()), services);
-  }
-  throw Error("no plugin of kind " + std::string(kind) + " was found; see: hansa plugins list --all");
+  const HansaComponent* best = nullptr;
+  for (const auto* component : registry.components(kind))
+    if (!best || component->maturity > best->maturity) best = component;
+  if (!best) throw Error("no plugin of kind " + std::string(kind) + " was found; see: hansa plugins list --all");
+  return create<Interface>(registry, *best, with_defaults(*best, Value()), services);
 }
 
 }  // namespace hansa

@@ -17,8 +17,11 @@ struct NodeOptions {
   std::vector<std::filesystem::path> plugin_path;
   config::PluginsSection trust;  // this machine's own: what the coordinator trusts does not count here
   bool insecure_plaintext = false;
+  std::string device = "auto";
   double give_up_after = 0;  // seconds without a coordinator; 0: never
 };
-int node_command(const NodeOptions&);  // 0: the run is complete; 1: refused or failed; 3: stopped
+// 0: the run is complete; 1: refused or failed; 3: stopped; 72: another process of this node is gone, start all of them again.
+int node_command(const NodeOptions&);
+inline constexpr int kExitOutOfStep = 72;
 
 }  // namespace hansa

@@ -14,6 +14,7 @@
 #include "config/load.hpp"
 #include "coordination.hpp"
 #include "coordinator_command.hpp"
+#include "peers/launch.hpp"
 #include "processes.hpp"
 #include "run_report.hpp"
 #include "simulation.hpp"
@@ -133,6 +134,8 @@ class Federation {  // the processes of one run
                                        (options_.run_dir / "nodes" / node.name).string(),
                                        "--die-with-parent"};
     if (node.rank > 0) arguments.insert(arguments.end(), {"--rank", fmt::format("{:g}", node.rank)});
+    const auto& device = node.device.empty() ? opened_.spec.model_host.device : node.device;
+    arguments.insert(arguments.end(), {"--device", device});
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
     for (const auto& path : opened_.spec.plugin_path)
       arguments.insert(arguments.end(), {"--plugin-path", path.string()});
@@ -247,6 +250,11 @@ void rewrite_config(OpenedPipeline& opened, const RunOptions& options) {
 
 int run_command(RunOptions options) {
   const auto& stop = stop_on_signals();
+  if (peers::launch_from())
+    throw Error(
+        "hansa run starts the nodes by itself, one process each; where a node is to have several, start "
+        "`hansa coordinator`, and each `hansa node` by torchrun or srun");
+  if (!options.device.empty()) options.pipeline.set.push_back("model.device=" + options.device);
   if (options.resume) {
     if (!RunDirectory::holds_a_run(options.run_dir)) {
       throw Error(fmt::format("{} holds no run; start one with: hansa run CONFIG --run-dir {}",

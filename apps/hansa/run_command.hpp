@@ -8,7 +8,8 @@
 namespace hansa {
 
 struct RunOptions {
-  PipelineRequest pipeline;  // file empty when resuming
+  PipelineRequest pipeline;
+  std::string device;  // --device; empty: the file's  // file empty when resuming
   std::filesystem::path run_dir;
   bool resume = false;
   bool changed = false;                    // resumed with another pipeline, or without a node

@@ -7,7 +7,6 @@
 #include <iostream>
 #include <map>
 #include <numbers>
-#include <sstream>
 #include <thread>
 
 #include <fmt/format.h>
@@ -21,6 +20,7 @@
 #include "generate.hpp"
 #include "node/worker.hpp"
 #include "processes.hpp"
+#include "report/node_notes.hpp"
 #include "report/plot.hpp"
 #include "report/progress.hpp"
 #include "report/quotients.hpp"
@@ -47,6 +47,8 @@ struct Outcome {                           // what the report says
   std::optional<double> epsilon;
   std::string adjacency;  // what epsilon is about: "add or remove one node"
   std::string sample_before, sample_after;
+  std::map<std::string, std::uint64_t> skipped, dropped;  // records, by node
+  std::vector<GivenUp> given_up;
 };
 
 bool is_private(const config::RunSpec& spec) {
@@ -188,6 +190,9 @@ class Reporter {
   }
 
   void read_totals(const RunDirectory& directory) {
+    outcome_.skipped = counts_of(directory.metrics(), "records_skipped");
+    outcome_.dropped = counts_of(directory.metrics(), "records_dropped");
+    outcome_.given_up = given_up(directory.events());
     const auto loaded = load_manifest(directory.manifest());
     if (!loaded) return;
     const auto note = [&](const char* key) {
@@ -243,6 +248,23 @@ class Reporter {
     return "none";
   }
 
+  // Silos that could not be used as a whole, nodes that could not do their part.
+  std::string trouble_text() const {
+    constexpr std::size_t kMost = 5;  // a run of many rounds may have many; events.jsonl has them all
+    std::string out;
+    for (const auto& [node, count] : outcome_.skipped)
+      out += fmt::format("left out: {} records of {} that could not be used (its log names the first)\n", count, node);
+    for (const auto& [node, count] : outcome_.dropped)
+      out += fmt::format("left out: {} records of {} with nothing to learn in a row's length\n", count, node);
+    for (std::size_t i = 0; i < std::min(kMost, outcome_.given_up.size()); ++i) {
+      const auto& one = outcome_.given_up[i];
+      out += fmt::format("given up: {} in round {}: {}\n", one.node, one.round, one.reason);
+    }
+    if (outcome_.given_up.size() > kMost)
+      out += fmt::format("given up: {} more, see events.jsonl\n", outcome_.given_up.size() - kMost);
+    return out;
+  }
+
   std::string text() const {
     std::string out;
     for (const auto& [quotient, values] : outcome_.measured) out += "\n" + table_of(quotient, values);
@@ -250,6 +272,7 @@ class Reporter {
                        config::bytes_text(static_cast<double>(outcome_.bytes_up)),
                        config::bytes_text(static_cast<double>(outcome_.bytes_down)), duration_text(outcome_.seconds),
                        opened_.spec.run.rounds, privacy_text());
+    out += trouble_text();
     if (!outcome_.sample_after.empty()) {
       const auto& prompt = opened_.spec.report.sample_prompt;
       out += fmt::format("\nsample before: {}|{}\nsample after:  {}|{}\n", prompt, outcome_.sample_before, prompt,
@@ -265,12 +288,18 @@ class Reporter {
       for (const auto& model : outcome_.models)
         for (const auto& [silo, value] : values.at(model))
           (is_loss(quotient) ? loss[model] : measured[quotient][model])[silo] = value;
+    auto given_up = nlohmann::ordered_json::array();
+    for (const auto& one : outcome_.given_up)
+      given_up.push_back({{"node", one.node}, {"round", one.round}, {"reason", one.reason}});
     const nlohmann::ordered_json summary{
         {"name", opened_.spec.run.name},
         {"rounds", opened_.spec.run.rounds},
         {"epochs_released", directory.versions().back()},
         {"loss", loss},
         {"measured", measured},
+        {"records_skipped", outcome_.skipped},
+        {"records_dropped", outcome_.dropped},
+        {"given_up", given_up},
         {"bytes_up", outcome_.bytes_up},
         {"bytes_down", outcome_.bytes_down},
         {"seconds", outcome_.seconds},
@@ -291,7 +320,7 @@ class Reporter {
     const auto found = std::ranges::find_if(outcome_.measured, [](const auto& one) { return is_loss(one.first); });
     if (found == outcome_.measured.end()) return;
     const auto& [quotient, losses] = *found;
-    auto curves = measured_curves("heldout_" + quotient);
+    auto curves = curves_of(run_dir_ / "metrics.csv", "heldout_" + quotient);
     LinePlot picture;
     picture.title = fmt::format("{}: held-out loss (dashed: base, dotted: the silo alone)", opened_.spec.run.name);
     picture.x_label = "round";
@@ -318,23 +347,6 @@ class Reporter {
       log_.warning(fmt::format("no plot: {}", *why));
     else
       std::cout << fmt::format("\nplot:     {}\n", svg.string());
-  }
-
-  std::map<std::string, std::vector<std::pair<double, double>>> measured_curves(const std::string& wanted) const {
-    std::map<std::string, std::vector<std::pair<double, double>>> curves;
-    std::istringstream lines(read_file(run_dir_ / "metrics.csv"));
-    std::string line;
-    while (std::getline(lines, line)) {  // round,node,metric,value: names hold no commas
-      std::istringstream cells(line);
-      std::string round, node, metric, value;
-      if (!std::getline(cells, round, ',') || !std::getline(cells, node, ',') || !std::getline(cells, metric, ',') ||
-          !std::getline(cells, value))
-        continue;
-      if (!metric.starts_with(wanted)) continue;
-      const auto silo = node.empty() && metric.size() > wanted.size() ? metric.substr(wanted.size() + 1) : node;
-      if (!silo.empty()) curves[silo].emplace_back(std::stod(round), std::stod(value));
-    }
-    return curves;
   }
 
   const OpenedPipeline& opened_;

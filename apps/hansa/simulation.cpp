@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "devices/devices.hpp"
+
 namespace hansa {
 namespace {
 
@@ -44,7 +46,7 @@ std::exception_ptr Simulation::failure() {
 
 void Simulation::loop(std::stop_token token) {
   const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(opened_.spec.run.seed), {}};
-  std::map<double, std::unique_ptr<node::Worker>> workers;  // by rank
+  std::map<Which, std::unique_ptr<node::Worker>> workers;
   for (;;) {
     Job job;
     {
@@ -55,8 +57,14 @@ void Simulation::loop(std::stop_token token) {
       jobs_.pop_front();
     }
     try {
-      auto& worker = workers[job.rank];
-      if (!worker) worker = std::make_unique<node::Worker>(opened_.spec, *opened_.registry, services, job.rank);
+      auto& worker = workers[job.worker];
+      if (!worker) {
+        const auto& [rank, device] = job.worker;
+        worker = std::make_unique<node::Worker>(
+            opened_.spec, *opened_.registry, services,
+            node::WorkerOptions{.rank = rank,
+                                .device = device.empty() ? std::nullopt : std::optional(require_device(device))});
+      }
       job.work(*worker);
     } catch (const std::exception& failed) {
       log_.error(failed.what());
@@ -67,10 +75,10 @@ void Simulation::loop(std::stop_token token) {
   }
 }
 
-void Simulation::post(double rank, std::function<void(node::Worker&)> work) {
+void Simulation::post(const Which& which, std::function<void(node::Worker&)> work) {
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back({rank, std::move(work)});
+    jobs_.push_back({which, std::move(work)});
   }
   changed_.notify_one();
 }
@@ -78,7 +86,7 @@ void Simulation::post(double rank, std::function<void(node::Worker&)> work) {
 void Simulation::with_worker(const std::function<void(node::Worker&)>& job, double rank) {
   auto done = std::make_shared<std::promise<void>>();
   auto finished = done->get_future();
-  post(rank, [&job, done](node::Worker& worker) {
+  post({rank, {}}, [&job, done](node::Worker& worker) {
     try {
       job(worker);
       done->set_value();
@@ -102,7 +110,7 @@ void Simulation::connect(coordinator::Engine& engine, const RunDirectory& direct
   for (const auto& spec : opened_.spec.nodes) {
     auto node = std::make_unique<VirtualNode>();
     node->silo = {spec.name, spec.data, spec.heldout, state_ / spec.name};
-    node->rank = spec.rank;
+    node->worker = {spec.rank, spec.device};
     hello.rank = spec.rank;
     node->holds = kNothing;
     hello.node = spec.name;
@@ -128,14 +136,14 @@ void Simulation::ask(VirtualNode& node) {
   node.session->next_work(node.holds, [this, &node](wire::Answer<wire::WorkOffer> answer) {
     // A fault ends this node's part: the run is over, or stopped.
     if (auto* offer = std::get_if<wire::WorkOffer>(&answer)) {
-      post(node.rank, [this, &node, work = std::move(*offer)](node::Worker& worker) { serve(node, work, worker); });
+      post(node.worker, [this, &node, work = std::move(*offer)](node::Worker& worker) { serve(node, work, worker); });
     }
   });
 }
 
 // A reply may come while the engine holds its mutex: the next question waits for the worker's thread.
 void Simulation::ask_later(VirtualNode& node) {
-  post(node.rank, [this, &node](node::Worker&) { ask(node); });
+  post(node.worker, [this, &node](node::Worker&) { ask(node); });
 }
 
 void Simulation::serve(VirtualNode& node, const wire::WorkOffer& offer, node::Worker& worker) {

@@ -32,18 +32,19 @@ class Simulation {
   std::exception_ptr failure();
 
  private:
+  using Which = std::pair<double, std::string>;  // rank and device; empty: the pipeline's
   struct VirtualNode {
     node::Silo silo;
     std::unique_ptr<wire::NodeSession> session;
-    double rank = 0;
+    Which worker;
     std::uint64_t holds = 0;
   };
   void loop(std::stop_token);
   struct Job {
-    double rank = 0;
+    Which worker;
     std::function<void(node::Worker&)> work;
   };
-  void post(double rank, std::function<void(node::Worker&)> work);
+  void post(const Which&, std::function<void(node::Worker&)> work);
   void ask(VirtualNode&);
   void ask_later(VirtualNode&);
   void serve(VirtualNode&, const wire::WorkOffer&, node::Worker&);

@@ -72,6 +72,10 @@ def speaks(text, language):
     return hits[language] == max(hits.values()) and (hits[language] > 0 or len(words) < 8)
 
 
+def without_author(text):
+    return _ATTRIBUTION.sub("", text).strip()
+
+
 def fingerprint(text):
     """Equal for texts that differ in case, punctuation, line breaks or the name of the author only."""
     letters = "".join(c for c in _ATTRIBUTION.sub("", text).lower() if c.isalnum())

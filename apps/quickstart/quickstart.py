@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import prepare
+import topics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STATE = ROOT / ".hansa" / "quickstart"
@@ -64,7 +65,10 @@ def main():
     parser = argparse.ArgumentParser(description="Federate a small language model over four private silos.")
     parser.add_argument("--program", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, default=None, help="default: runs/quickstart-<time>")
+    parser.add_argument("--topics", action="store_true", help="instead: classify texts by topic, from a real encoder")
     arguments = parser.parse_args()
+    if arguments.topics:
+        return topics.main(arguments.program, run, say, arguments.run_dir)
     start = time.monotonic()
     run_dir = arguments.run_dir or Path("runs") / f"quickstart-{datetime.now():%Y%m%d-%H%M%S}"
 

@@ -79,6 +79,7 @@ std::string canonical_json(const RunSpec& spec) {
   for (const auto* local :
        {"name", "durability", "keep_versions", "compact_log_after", "call_limit_seconds", "call_grace_seconds"})
     sections.find("run")->erase(local);
+  sections.find("model")->erase("device");
   return to_json(sections.raw())->dump();
 }
 

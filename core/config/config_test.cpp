@@ -287,6 +287,23 @@ TEST_CASE("nodes make the same pipeline from its canonical form, which names no 
   REQUIRE_THROWS_AS(spec_from_canonical(std::string(5000, '[') + std::string(5000, ']'), w.catalog), Error);
 }
 
+TEST_CASE("devices are each machine's own: no part of what they agree on, but of what a run goes on with") {
+  Workplace w;
+  const auto nodes = std::string(kSmall) + "[[node]]\nname = \"a\"\ndata = \"silos/a.txt\"\n";
+  const auto plain = w.load_text(nodes);
+  const auto loaded = w.load_text(nodes + "device = \"cuda:1\"\n", {"model.device=cpu"});
+  INFO(render(loaded.diagnostics));
+  REQUIRE(loaded.ok());
+  CHECK(plain.spec.model_host.device == "auto");
+  CHECK(plain.spec.nodes.at(0).device.empty());
+  CHECK(loaded.spec.model_host.device == "cpu");
+  CHECK(loaded.spec.nodes.at(0).device == "cuda:1");
+  CHECK(canonical_json(loaded.spec) == canonical_json(plain.spec));
+  const auto again = load(w.write("resolved.toml", to_resolved_toml(loaded.spec)), {}, w.catalog);
+  CHECK(again.spec.model_host.device == "cpu");
+  CHECK(again.spec.nodes.at(0).device == "cuda:1");
+}
+
 TEST_CASE("secrets are neither shown nor stored") {
   Workplace w;
   const auto loaded = w.load_text(kSmall, {"trainer.token=hush"});

@@ -47,6 +47,7 @@ struct RunSection {
 };
 struct ModelSection {           // beside the model plugin's own parameters in [model]
   std::filesystem::path path;   // a Hugging Face directory
+  std::string device = "auto";  // auto | cpu | cuda:N, of this machine: no part of what nodes and coordinator agree on
   std::string compute = "f32";  // f32 | bf16
   BaseDtype base_dtype = BaseDtype::Compute;
   Kernels kernels = Kernels::Fast;
@@ -95,6 +96,7 @@ struct NodeSpec {
   std::filesystem::path data;                    // silo: what the data source opens
   std::optional<std::filesystem::path> heldout;  // evaluated, never trained on
   double rank = 0;                               // of its adapter; 0: the pipeline's
+  std::string device;                            // as in [model]; empty: the one there
   std::size_t listed = 0;                        // its place among the file's [[node]], from 0
   Position where;
 };

@@ -29,6 +29,8 @@ Sections make_sections() {
   s.model
       .param(&ModelSection::path, "path", "A Hugging Face directory: config.json, *.safetensors, tokenizer.json.",
              must_exist())
+      .param(&ModelSection::device, "device",
+             "What this machine computes on: cpu, cuda:N, or auto: the first CUDA device where there is one.")
       .param(&ModelSection::compute, "compute", "Number type of the forward and backward pass.",
              choices({"f32", "bf16"}))
       .param(&ModelSection::base_dtype, "base_dtype",
@@ -72,7 +74,9 @@ Sections make_sections() {
   s.node.param(&NodeSpec::name, "name", "1 to 64 of A-Z a-z 0-9 . _ -", required())
       .param(&NodeSpec::data, "data", "The silo: a file or directory.", required(), must_exist())
       .param(&NodeSpec::heldout, "heldout", "Evaluated, never trained on.", must_exist())
-      .param(&NodeSpec::rank, "rank", "Rank of its adapter, where nodes differ; 0: the pipeline's.", range(0, 1e6));
+      .param(&NodeSpec::rank, "rank", "Rank of its adapter, where nodes differ; 0: the pipeline's.", range(0, 1e6))
+      .param(&NodeSpec::device, "device",
+             "What this node computes on when it runs on this machine: auto, cpu or cuda:N; empty: as [model] says.");
   return s;
 }
 

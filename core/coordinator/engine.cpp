@@ -309,13 +309,18 @@ void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answ
       metrics_.add(epoch, fmt::format("heldout_{}.{}", name, set), value);
     add(all, sums);
   }
+  const auto whole = quotients(all);
+  EventFields said{{"epoch", epoch}};
   std::string detail;
-  for (const auto& [name, value] : quotients(all)) {
+  for (const auto& [name, value] : whole) {
     metrics_.add(epoch, "heldout_" + name, value);
-    events_.append("evaluated", {{"epoch", epoch}, {name, value}});
+    said.emplace_back(name, value);
     detail += fmt::format("{}{:.4f} {}", detail.empty() ? "held-out " : ", ", value, name);
   }
-  if (!detail.empty()) last_detail_ = detail;
+  if (!whole.empty()) {
+    events_.append("evaluated", said);
+    last_detail_ = detail;
+  }
   manifest_.notes["evaluated"] = std::to_string(epoch);
   checkpoint();
   show();

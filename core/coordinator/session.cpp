@@ -161,7 +161,8 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
 void UploadSlot::abandon(std::string reason) {
   const std::lock_guard lock(engine_.mutex_);
   engine_.note_node("work_abandoned", engine_.name_of(work_.node), {{"round", work_.round}, {"reason", reason}});
-  engine_.setup_.log.warning(fmt::format("a node gives up its work in round {}: {}", work_.round, reason));
+  const auto who = engine_.is_private() ? std::string("a node") : engine_.name_of(work_.node);
+  engine_.setup_.log.warning(fmt::format("{} gives up its work in round {}: {}", who, work_.round, reason));
   Upload nothing;
   nothing.reason = fmt::format("the node gave it up: {}", reason);
   try {

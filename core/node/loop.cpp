@@ -61,7 +61,9 @@ void Loop::work_on(wire::Offer offer) {
       if (!std::holds_alternative<std::string>(pipeline)) return;
       const bool changed = worker_ != nullptr;
       worker_ = nullptr;  // the old one reads what the new one's spec replaces
-      worker_ = setup_.make_worker(std::get<std::string>(pipeline));
+      const auto& canonical = std::get<std::string>(pipeline);
+      worker_ =
+          setup_.company ? setup_.company->make_worker(canonical, setup_.make_worker) : setup_.make_worker(canonical);
       pipeline_ = offer.info.pipeline_digest;
       if (changed) {  // what is held may be encoded for the old one: this work comes again, with everything it needs
         holdings_.forget();
@@ -74,6 +76,9 @@ void Loop::work_on(wire::Offer offer) {
       train(offer);
     else
       evaluate(offer);
+  } catch (const peers::OutOfStep&) {
+    client_.drop_work();
+    if (!setup_.stop) throw;        // when all are asked to end, some are gone first
   } catch (const DiskFull& full) {  // the work is offered again
     setup_.log.error(fmt::format("round {}: {}; trying again", offer.info.round, full.what()));
     client_.drop_work();
@@ -113,6 +118,7 @@ void Loop::train(wire::Offer offer) {
   const auto order = pipeline::work_order_from_json(offer.info.exchange);
   const auto start = std::chrono::steady_clock::now();
   progress(wire::Stage::Training, 0, 0);
+  if (setup_.company) setup_.company->begin_training(setup_.silo, holdings_.standing(), offer.info.exchange);
   const auto trained = worker_->train(setup_.silo, holdings_.standing(), order, offer.info.token);
   auto report = report_of(trained.result, seconds_since(start));
   report.metrics.push_back({"seconds_download", seconds_download_});

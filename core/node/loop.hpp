@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/log.hpp"
+#include "node/company.hpp"
 #include "node/holdings.hpp"
 #include "node/worker.hpp"
 #include "wire/client.hpp"
@@ -24,7 +25,8 @@ struct LoopSetup {
   const std::atomic<bool>& stop;  // the process was asked to end
   std::atomic<bool>& cancelled;   // what components poll: set here on stop and when the coordinator takes work back
   // Makes the worker once the pipeline is known; `canonical` is the coordinator's JSON.
-  std::function<std::unique_ptr<Worker>(const std::string& canonical)> make_worker;
+  MakeWorker make_worker;
+  Company* company = nullptr;  // the node's other processes; null: there are none
 };
 
 struct LoopResult {

@@ -1,17 +1,20 @@
 #include "node/worker.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <hansa/layouts.hpp>
+#include <hansa/silo_facts.hpp>
 #include <hf/tokenizer.hpp>
 
 #include "base/clock.hpp"
 #include "base/ids.hpp"
 #include "base/rng.hpp"
+#include "devices/devices.hpp"
 #include "fold/fold.hpp"
 #include "tensor/bridge.hpp"
 #include "tensor/secure_rng.hpp"
@@ -26,24 +29,26 @@ Index index_of(const Layout& layout, std::string_view name) {
   throw Error(fmt::format("this adapter has no tensor '{}'", name));
 }
 
-Opening opening_of(const config::ModelSection& model) {
-  return {.compute = model.compute == "bf16" ? DType::bf16 : DType::f32,
+Opening opening_of(const config::ModelSection& model, at::Device device) {
+  return {.device = device,
+          .compute = model.compute == "bf16" ? DType::bf16 : DType::f32,
           .base = model.base_dtype,
           .kernels = model.kernels,
           .recompute = model.recompute};
 }
 
+at::Tensor on_cpu(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU).contiguous(); }
+
 std::filesystem::path pending_of(const Silo& silo, const std::string& token) {
   return silo.state / fmt::format("pending-{:016x}", xxh3_64(token));
 }
-std::filesystem::path current_of(const Silo& silo) { return silo.state / "state"; }
-
 constexpr std::string_view kTrainer = "trainer", kPersonal = "personal", kMemory = "error_feedback";
 
 }  // namespace
 
-Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services, double rank)
-    : spec_(spec), noise_(std::make_unique<SecureNoise>()) {
+Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services,
+               const WorkerOptions& options)
+    : spec_(spec), group_(options.group), noise_(std::make_unique<SecureNoise>()) {
   if (spec.train.threads > 0) at::set_num_threads(static_cast<int>(spec.train.threads));
   using pipeline::make;
   model_ = make<Model>(spec.model, registry, services);
@@ -56,18 +61,26 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
   codecs_ = pipeline::make_codecs(spec.codecs, registry, services);
   downlink_ = pipeline::make_codecs(spec.downlink, registry, services);
 
+  if (group_ && !trainer_->shares_batches())
+    throw Error(fmt::format(
+        "trainer '{}' trains in one process: it does not share its batches out, and this node has {}. Start "
+        "the node once, or choose another trainer",
+        spec.trainer.use, group_->size()));
+
   const auto& path = spec.model_host.path;
   const auto seed = static_cast<std::uint64_t>(spec.run.seed);
+  const auto opening =
+      opening_of(spec.model_host, options.device ? *options.device : require_device(spec.model_host.device));
   guard(model_, {.doing = "open"}, [&](Model& model) {
     modules_ = model.modules(path);
     if (spec.model_host.initialise)
-      model.initialise(path, opening_of(spec.model_host), derive_seed(seed, "model"));
+      model.initialise(path, opening, derive_seed(seed, "model"));
     else
-      model.open(path, opening_of(spec.model_host));
+      model.open(path, opening);
   });
   guard(adapter_, {.doing = "create"}, [&](Adapter& adapter) {
-    layout_ = adapter.layout(modules_, rank);
-    adapter.create(*model_, modules_, rank, derive_seed(seed, "adapter"));
+    layout_ = adapter.layout(modules_, options.rank);
+    adapter.create(*model_, modules_, options.rank, derive_seed(seed, "adapter"));
   });
   created_.resize(layout_.tensors.size());
   fresh_.save(std::string(kTrainer), *trainer_);
@@ -161,8 +174,7 @@ void Worker::write_initial(const std::filesystem::path& version, const std::vect
   for (const auto& channel : file.plan().contents().channels) {
     for (const auto& entry : channel.entries) {
       auto value = at::zeros(entry.code.shape, at::TensorOptions().dtype(scalar_type_of(entry.code.dtype)));
-      if (channel.name == kAdapterChannel)
-        value = adapter_->parameter(index_of(layout_, entry.name)).detach().contiguous();
+      if (channel.name == kAdapterChannel) value = on_cpu(adapter_->parameter(index_of(layout_, entry.name)));
       file.put(entry.code, 0, bytes_of(value));
     }
   }
@@ -174,7 +186,7 @@ void Worker::save(const std::filesystem::path& to, Durability durability) const 
   const std::vector<Channel> all{{std::string(kAdapterChannel), layout_}};
   fold::PacketFileWriter file(to, fold::version_contents(all, 0, "a node"), durability);
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
-    const auto tensor = adapter_->parameter(i).detach().contiguous();
+    const auto tensor = on_cpu(adapter_->parameter(i));
     file.put(file.plan().contents().channels[0].entries[i].code, 0, bytes_of(tensor));
   }
   file.finish();
@@ -198,12 +210,10 @@ Trained Worker::train(const Silo& silo, const fold::Standing& standing, const pi
                       const std::string& token) {
   const SteadyClock clock;
   const double began = clock.now();
-  load(standing, order.exchange.down, &silo);
+  auto result = take_turn_together(silo, standing, order);
   const auto node = node_id(silo.name);
   const auto seed = static_cast<std::uint64_t>(spec_.run.seed);
   const auto round = order.plan.round;
-  auto result =
-      take_turn(silo, {order.plan, order.exchange, node, order.rounds, pipeline::training_seed(seed, round, node)});
 
   const double trained = clock.now();
   const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(seed));
@@ -220,6 +230,54 @@ Trained Worker::train(const Silo& silo, const fold::Standing& standing, const pi
   return {std::move(update), std::move(result), trained - began, clock.now() - trained};
 }
 
+void Worker::assist(const Silo& silo, const fold::Standing& standing, const pipeline::WorkOrder& order) {
+  take_turn_together(silo, standing, order);
+}
+
+TrainContext Worker::context_of(const Silo& silo, const pipeline::WorkOrder& order) const {
+  const auto node = node_id(silo.name);
+  const auto seed = pipeline::training_seed(static_cast<std::uint64_t>(spec_.run.seed), order.plan.round, node);
+  return {order.plan, order.exchange, node, order.rounds, seed, group_};
+}
+
+TrainResult Worker::take_turn_together(const Silo& silo, const fold::Standing& standing,
+                                       const pipeline::WorkOrder& order) {
+  if (!group_) {
+    load(standing, order.exchange.down, &silo);
+    return take_turn(silo, context_of(silo, order));
+  }
+  std::string failure;
+  try {
+    load(standing, order.exchange.down, &silo);
+  } catch (const std::exception&) {
+    failure = plain_message();
+  }
+  group_->agree(failure);
+  share_parameters();
+  try {
+    return take_turn(silo, context_of(silo, order));
+  } catch (const peers::OutOfStep&) {
+    throw;
+  } catch (const std::exception&) {
+    if (group_->gave_up()) throw;
+    // The others wait for this one's part of something that it will not do.
+    throw peers::OutOfStep(fmt::format("process {} of {} failed by itself, and ends with all the others: {}",
+                                       group_->rank(), group_->size(), plain_message()));
+  }
+}
+
+// What is worked out on different machines may differ, such as the sign of a singular vector: the first process's counts.
+void Worker::share_parameters() {
+  const at::NoGradGuard no_grad;
+  for (Index i = 0; i < layout_.tensors.size(); ++i) {
+    auto parameter = adapter_->parameter(i);
+    auto value = parameter.detach().clone(at::MemoryFormat::Contiguous);
+    if (group_->rank() != 0) value.zero_();
+    group_->sum(value);
+    parameter.copy_(value);
+  }
+}
+
 // Of each up channel: what training changed against the model as it was received and decoded.
 std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, const Exchange& exchange) {
   const at::NoGradGuard no_grad;
@@ -229,13 +287,13 @@ std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, con
     if (channel.name != kAdapterChannel) {
       tensors = guard(trainer_, {.doing = "outgoing", .tensor = channel.name},
                       [&](Trainer& trainer) { return trainer.outgoing(channel.name); });
-      for (auto& tensor : tensors) tensor = tensor.detach().contiguous().clone();  // clipped and noised in place
+      for (auto& tensor : tensors) tensor = on_cpu(tensor).clone();  // clipped and noised in place
       continue;
     }
     for (const auto& spec : channel.layout.tensors) {
       const auto sent = held.tensor(kAdapterChannel, spec);
       if (!sent.defined()) throw Error(fmt::format("no version held here has '{}'", spec.name));
-      tensors.push_back(adapter_->parameter(index_of(layout_, spec.name)).detach().sub(sent));
+      tensors.push_back(on_cpu(adapter_->parameter(index_of(layout_, spec.name))).sub(sent));
     }
   }
   return all;
@@ -263,17 +321,23 @@ TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
     data.open(silo.data, tokenizer_.get(), model_->max_length());
     data.shuffle(context.seed);
   });
-  return guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
+  auto result =
+      guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
+  if (const auto* silo_facts = dynamic_cast<const SiloFacts*>(data_.get()))  // what of the silo could not be used
+    std::ranges::copy(silo_facts->facts(), std::back_inserter(result.metrics));
+  return result;
 }
 
 // What a node keeps between rounds (a stateful trainer's, the personal part, the error memory) belongs to one silo, and moves
 // on only when the coordinator applied the round. A silo without any begins as all was created: a simulation's worker may
 // have been in another silo before.
+std::filesystem::path Worker::kept_state_of(const Silo& silo) { return silo.state / "state"; }
+
 void Worker::begin_state(const Silo& silo) {
   personal_.clear();
   memory_.clear();
-  const bool kept = std::filesystem::exists(current_of(silo));
-  const auto states = kept ? fold::ComponentStates::read(current_of(silo)) : fold::ComponentStates();
+  const bool kept = std::filesystem::exists(kept_state_of(silo));
+  const auto states = kept ? fold::ComponentStates::read(kept_state_of(silo)) : fold::ComponentStates();
   (kept ? states : fresh_).load(std::string(kTrainer), *trainer_);
   if (kept && states.has(kPersonal)) states.load(std::string(kPersonal), personal_);
   if (kept && states.has(kMemory)) states.load(std::string(kMemory), memory_);
@@ -288,8 +352,7 @@ void Worker::keep_pending(const Silo& silo, const std::vector<Role>& roles, cons
   if (!keeps_state(roles)) return;
   std::filesystem::create_directories(silo.state);
   for (Index i = 0; i < roles.size(); ++i) {
-    if (roles[i] == Role::Personal)
-      personal_.set(layout_.tensors[i].name, adapter_->parameter(i).detach().contiguous());
+    if (roles[i] == Role::Personal) personal_.set(layout_.tensors[i].name, on_cpu(adapter_->parameter(i)));
   }
   fold::ComponentStates states;
   states.save(std::string(kTrainer), *trainer_);
@@ -302,7 +365,7 @@ void Worker::settled(const Silo& silo, const std::string& token, bool applied) {
   const auto pending = pending_of(silo, token);
   if (!std::filesystem::exists(pending)) return;  // settled before, or nothing was kept
   if (applied)
-    rename_into_place(pending, current_of(silo), Durability::Process);
+    rename_into_place(pending, kept_state_of(silo), Durability::Process);
   else
     std::filesystem::remove(pending);
 }
@@ -330,6 +393,10 @@ Metrics Worker::evaluate_base(const std::filesystem::path& heldout) {
 void Worker::export_adapter(const std::filesystem::path& directory) {
   guard(adapter_, {.doing = "export"},
         [&](Adapter& adapter) { adapter.export_to(*model_, modules_, spec_.model_host.path.string(), directory); });
+}
+
+std::vector<Injection> Worker::injections() {
+  return guard(adapter_, {.doing = "export"}, [](Adapter& adapter) { return adapter.injections(); });
 }
 
 }  // namespace hansa::node

@@ -16,6 +16,7 @@
 #include "fold/packet_file.hpp"
 #include "fold/served.hpp"
 #include "fold/standing.hpp"
+#include "peers/group.hpp"
 #include "pipeline/stages.hpp"
 #include "pipeline/upload.hpp"
 
@@ -34,11 +35,18 @@ struct Trained {
   double seconds_train = 0, seconds_encode = 0;
 };
 
+struct WorkerOptions {
+  double rank = 0;                   // of the adapter; 0: the pipeline's
+  std::optional<at::Device> device;  // nothing: what [model] device means on this machine
+  peers::Group* group = nullptr;     // null: the silo is trained by this process alone; outlives the worker
+};
+
 class Worker {
  public:
-  // `spec.model_host.path` is this machine's checkpoint. spec and registry outlive the worker. rank: of the adapter; 0: the
-  // pipeline's.
-  Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services, double rank = 0);
+  // `spec.model_host.path` is this machine's checkpoint. spec and registry outlive the worker. Throws Error for a device that is
+  // not there, and for a trainer that trains in one process only where there is a group.
+  Worker(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services,
+         const WorkerOptions& = {});
   ~Worker();
 
   const Layout& layout() const { return layout_; }
@@ -49,8 +57,12 @@ class Worker {
   void write_initial(const std::filesystem::path& version, const std::vector<Channel>& down, Durability);
   // The adapter becomes this version's. `down` says whose the channels are; `silo`, whose personal part is put in.
   void load(const fold::Standing&, const std::vector<Channel>& down, const Silo* silo = nullptr);
-  // One turn: load the version, train on the silo, clip, noise and encode the change.
+  // One turn: load the version, train on the silo, clip, noise and encode the change. In a group the others assist() at the same
+  // time, with the same arguments: where one cannot, all throw. Throws peers::OutOfStep where they can no longer go on.
   Trained train(const Silo&, const fold::Standing&, const pipeline::WorkOrder&, const std::string& token);
+  void assist(const Silo&, const fold::Standing&, const pipeline::WorkOrder&);
+  // Where what a silo keeps between rounds stands, when it keeps something.
+  static std::filesystem::path kept_state_of(const Silo&);
   // What a silo alone would make of the same version, in the same number of turns: the local-only baseline.
   void train_alone(const Silo&, const fold::Standing&, const std::vector<Channel>& down, Round rounds);
   void save(const std::filesystem::path& file, Durability) const;  // the adapter as it is now, personal part and all
@@ -58,6 +70,7 @@ class Worker {
   Metrics evaluate(const std::filesystem::path& heldout);          // of the adapter as it is now; sums
   Metrics evaluate_base(const std::filesystem::path& heldout);     // without the adapter
   void export_adapter(const std::filesystem::path& directory);
+  std::vector<Injection> injections();
   void enable_adapter(bool enabled);
 
   // What became of earlier work: pending state is promoted or dropped.
@@ -69,12 +82,16 @@ class Worker {
   void hand_over(const Download&, Receiver);
   void forget_log();
   std::vector<std::vector<at::Tensor>> changes(const fold::Held&, const Exchange&);
+  TrainContext context_of(const Silo&, const pipeline::WorkOrder&) const;
   TrainResult take_turn(const Silo&, const TrainContext&);
+  TrainResult take_turn_together(const Silo&, const fold::Standing&, const pipeline::WorkOrder&);
+  void share_parameters();
   void begin_state(const Silo&);
   void keep_pending(const Silo&, const std::vector<Role>&, const std::string& token);
   bool keeps_state(const std::vector<Role>&) const;
 
   const config::RunSpec& spec_;
+  peers::Group* group_;
   std::vector<Module> modules_;
   Instance<Model> model_;
   Instance<Adapter> adapter_;

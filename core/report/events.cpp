@@ -31,13 +31,13 @@ nlohmann::ordered_json to_json(const T& value) {
 
 }  // namespace
 
-void EventLog::append(std::string_view event, EventFields fields) { write(event, {}, fields); }
+void EventLog::append(std::string_view event, const EventFields& fields) { write(event, {}, fields); }
 
-void EventLog::append_node(std::string_view event, std::string_view node, EventFields fields) {
+void EventLog::append_node(std::string_view event, std::string_view node, const EventFields& fields) {
   if (detail_ == NodeDetail::Written) write(event, node, fields);
 }
 
-void EventLog::write(std::string_view event, std::string_view node, EventFields fields) {
+void EventLog::write(std::string_view event, std::string_view node, const EventFields& fields) {
   nlohmann::ordered_json line{{"time", time_now()}, {"event", event}};
   if (!node.empty()) line["node"] = node;
   for (const auto& [name, value] : fields) {

@@ -4,11 +4,11 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "report/line_file.hpp"
 
@@ -28,19 +28,19 @@ class EventValue {  // what a field may hold; views must live until the call ret
  private:
   std::variant<bool, std::int64_t, std::uint64_t, double, std::string_view> held_;
 };
-using EventFields = std::initializer_list<std::pair<std::string_view, EventValue>>;
+using EventFields = std::vector<std::pair<std::string_view, EventValue>>;
 
 class EventLog {
  public:
   EventLog(std::filesystem::path path, NodeDetail detail) : file_(std::move(path)), detail_(detail) {}
-  void append(std::string_view event, EventFields fields = {});  // about the run
+  void append(std::string_view event, const EventFields& fields = {});  // about the run
   void append_node(std::string_view event, std::string_view node,
-                   EventFields fields = {});  // about one node; may be withheld
+                   const EventFields& fields = {});  // about one node; may be withheld
   std::uint64_t offset() const { return file_.offset(); }
   void truncate_to(std::uint64_t offset) { file_.truncate_to(offset); }
 
  private:
-  void write(std::string_view event, std::string_view node, EventFields fields);
+  void write(std::string_view event, std::string_view node, const EventFields& fields);
   LineFile file_;
   NodeDetail detail_;
 };

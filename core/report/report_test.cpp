@@ -9,6 +9,7 @@
 #include "full_disk.hpp"
 #include "report/events.hpp"
 #include "report/metrics.hpp"
+#include "report/node_notes.hpp"
 #include "report/plot.hpp"
 #include "report/progress.hpp"
 #include "report/quotients.hpp"
@@ -219,4 +220,29 @@ TEST_CASE("sums of silos add up, and quotients are those of the whole") {
   CHECK(quotients(all) == std::map<std::string, double>{{"correct_per_label", 0.5}, {"nats_per_byte", 0.5}});
   CHECK(quotients({{"nats", 8}, {"tokens", 4}}) == std::map<std::string, double>{{"nats_per_label", 2}});
   CHECK(quotients({{"nats", 0}, {"bytes", 0}}).empty());
+}
+
+TEST_CASE("what single nodes came to is read back from the run's own files") {
+  TemporaryDirectory dir;
+  const auto metrics = dir.path() / "metrics.csv", events = dir.path() / "events.jsonl";
+  CHECK(curves_of(metrics, "loss").empty());
+  CHECK(given_up(events).empty());
+  MetricsFile file(metrics, NodeDetail::Written);
+  file.add(1, "loss", 9);
+  file.add_node(1, "de", "loss", 3);
+  file.add_node(1, "de", "loss_first", 4);
+  file.add_node(2, "de", "loss", 2.5);
+  file.add(2, "loss.public", 1.5);
+  file.add_node(2, "it", "records_skipped", 7);
+  CHECK(curves_of(metrics, "loss") == Curves{{"de", {{1, 3}, {2, 2.5}}}, {"public", {{2, 1.5}}}});
+  CHECK(counts_of(metrics, "records_skipped") == std::map<std::string, std::uint64_t>{{"it", 7}});
+
+  EventLog log(events, NodeDetail::Written);
+  log.append("round_opened", {{"round", 2}});
+  log.append_node("work_abandoned", "it", {{"round", 2}, {"reason", "training diverged: \"why\""}});
+  const auto found = given_up(events);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].node == "it");
+  CHECK(found[0].round == 2);
+  CHECK(found[0].reason == "training diverged: \"why\"");
 }

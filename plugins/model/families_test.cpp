@@ -1,4 +1,6 @@
 // Every family of models, loaded from the real plugin files: what all models must do, and what each refuses.
+#include <cmath>
+
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -7,6 +9,7 @@
 #include <hf/tensors.hpp>
 #include <nlohmann/json.hpp>
 
+#include "front_checks.hpp"
 #include "model_checks.hpp"
 #include "plugin_host/instance.hpp"
 #include "plugin_host/registry.hpp"
@@ -154,6 +157,19 @@ TEST_CASE("every family behaves as a causal model must") {
   }
 }
 
+TEST_CASE("every family takes soft prompts and prefixes before each row") {
+  for (const auto& one : families()) {
+    INFO(one.name);
+    const Opened opened(one);
+    const auto subject = opened.subject();
+    const bool scaled = std::string_view(one.name).starts_with("gemma");
+    model_checks::soft_tokens_are_as_words(subject, scaled ? std::sqrt(20.0) : 1);
+    model_checks::fronts_agree_however_rows_are_computed(subject);
+    model_checks::gradients_of_fronts_equal_finite_differences(subject);
+    model_checks::fronts_take_room(subject);
+  }
+}
+
 TEST_CASE("every family accepts its own model_type only, and refuses what it does not compute by name") {
   for (const auto& one : families()) {
     INFO(one.name);
@@ -169,6 +185,14 @@ TEST_CASE("every family accepts its own model_type only, and refuses what it doe
     model_checks::write_text(opened.folder() / "config.json", "not JSON");
     CHECK_FALSE(model->accepts(opened.folder()));
     CHECK_FALSE(model->accepts(opened.folder() / "nowhere"));
+  }
+}
+
+TEST_CASE("every family computes on the device that it was opened for") {
+  for (const auto& one : families()) {
+    INFO(one.name);
+    const Opened opened(one);
+    model_checks::stays_on_its_device(opened.subject());
   }
 }
 

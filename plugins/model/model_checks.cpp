@@ -6,6 +6,7 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
@@ -103,6 +104,52 @@ std::vector<Injection> random_pairs(std::span<const Module> modules, std::int64_
     injections.push_back({module.name, LowRank{A, B, 2, dropout}});
   }
   return injections;
+}
+
+// On the meta device tensors have shapes alone, and LibTorch refuses most operators a tensor of the CPU among them: what a model
+// makes on the CPU by oversight shows without a GPU.
+void stays_on_its_device(const Subject& subject) {
+  const auto there = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
+  for (const auto compute : {DType::f32, DType::bf16}) {
+    auto model = subject.make();
+    model->initialise(subject.directory, {.device = at::kMeta, .compute = compute}, 1);
+    auto pairs = random_pairs(model->modules(subject.directory), 2, 0.1, 3);
+    std::vector<at::Tensor> parameters;
+    for (auto& injection : pairs) {
+      auto& pair = std::get<LowRank>(injection.what);
+      for (auto* side : {&pair.A, &pair.B}) {
+        *side = at::empty(side->sizes(), there).requires_grad_(true);
+        parameters.push_back(*side);
+      }
+    }
+    model->inject(pairs);
+    auto batch = one_segment_batch(2, 9, model->vocabulary(), 1);
+    batch.labels.select(1, 2).fill_(-100);
+    auto packed = batch;
+    packed.segments = at::cat({at::zeros({2, 4}, at::kLong), at::ones({2, 5}, at::kLong)}, 1);
+    packed.positions = at::cat({at::arange(4, at::kLong), at::arange(5, at::kLong)}).expand({2, 9});
+    for (const auto& one : {batch, packed}) {
+      model->enable_dropout(3);
+      auto loss = model->loss(one);
+      CHECK(loss.is_meta());
+      loss.backward();
+      for (auto& parameter : parameters) {
+        CHECK(parameter.grad().is_meta());
+        parameter.mutable_grad() = at::Tensor();
+      }
+      model->label_losses(one).sum().backward();
+      CHECK(model->label_losses(one).is_meta());
+      CHECK(model->counted_logits(one).is_meta());
+      model->disable_dropout();
+      CHECK(model->logits(one, nullptr).is_meta());
+      CHECK(model->hidden(one).is_meta());
+    }
+    auto cache = model->cache(2, 9);
+    CHECK(model->logits({.tokens = batch.tokens.narrow(1, 0, 6)}, cache.get()).is_meta());
+    CHECK(model->logits({.tokens = batch.tokens.narrow(1, 6, 1)}, cache.get()).is_meta());
+    const auto [weight, bias] = model->base(model->modules(subject.directory).front().name);
+    CHECK(weight.is_cpu());
+  }
 }
 
 void same_seed_same_weights(const Subject& subject) {

@@ -26,6 +26,7 @@ void packed_documents_are_apart(const Subject&);
 void merged_checkpoint_computes_the_same(const Subject&);
 void gradients_equal_finite_differences(const Subject&);
 void two_runs_are_bit_equal(const Subject&);
+void stays_on_its_device(const Subject&);
 void memory_stays(const Subject&);
 void bf16_is_near_fp32(const Subject&);
 void wrong_files_are_refused(const Subject&);

@@ -195,11 +195,13 @@ void Lora::receive(Model& model, const Download& download) {
 
 Lora::Pair Lora::whole_pair(const Part& part, const Tensors& tensors) const {
   const auto [trained_A, trained_B] = pair_of(part, tensors);
-  const auto A = trained_A.detach();
-  const auto B = trained_B.detach().mul(scale(A.size(0), alpha_of(part.module.name)));
+  const auto A = trained_A.detach().to(at::kCPU);
+  const auto B = trained_B.detach().to(at::kCPU).mul(scale(A.size(0), alpha_of(part.module.name)));
   const auto side = sides_.find(part.module.name);
   if (side == sides_.end() || side->second.empty()) return {A, B};
-  const auto more = side->second.pair();
+  auto more = side->second.pair();
+  more.A = more.A.to(at::kCPU);
+  more.B = more.B.to(at::kCPU);
   if (A.size(0) + more.A.size(0) <= std::min(part.module.in, part.module.out))
     return {at::cat({A, more.A}, 0), at::cat({B, more.B}, 1)};
   const std::vector<factors::Factors> both{{B, A}, {more.B, more.A}};

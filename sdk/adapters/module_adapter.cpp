@@ -16,13 +16,6 @@ namespace {
 
 constexpr std::string_view kWeight = "weight", kBias = "bias";
 
-Part whole_part(const Module& module) {
-  Part part{.module = module, .whole = true};
-  part.tensors.push_back({.name = module.name + ".weight", .shape = shape_of(module)});
-  if (module.bias) part.tensors.push_back({.name = module.name + ".bias", .shape = {module.out}});
-  return part;
-}
-
 at::Tensor leaf(const at::Tensor& value) { return value.detach().to(at::kFloat).clone().requires_grad_(true); }
 
 }  // namespace
@@ -33,6 +26,12 @@ std::vector<std::int64_t> shape_of(const Module& module) {
   return {module.out, module.in};
 }
 bool holds_tensors(const Module& module) { return module.kind != Module::Kind::Attention; }
+
+Part ModuleAdapter::whole(const Module& module) {
+  Part part{.module = module, .tensors = {spec(module, kWeight, shape_of(module))}, .whole = true};
+  if (module.bias) part.tensors.push_back(spec(module, kBias, {module.out}));
+  return part;
+}
 
 TensorSpec ModuleAdapter::spec(const Module& module, std::string_view end, std::vector<std::int64_t> shape) {
   return {.name = fmt::format("{}.{}", module.name, end), .shape = std::move(shape)};
@@ -68,7 +67,7 @@ std::vector<Part> ModuleAdapter::all_parts(std::span<const Module> modules, doub
     if (std::ranges::any_of(all, [&](const Part& part) { return part.module.name == module.name; }))
       throw Error(fmt::format("{}: '{}' is among the targets and in modules_to_save; it can be one of them", who(),
                               module.name));
-    all.push_back(whole_part(module));
+    all.push_back(whole(module));
   }
   return all;
 }
@@ -99,15 +98,20 @@ void ModuleAdapter::create(const Model& model, std::span<const Module> modules, 
   auto generator = nn::make_generator(seed);
   for (const auto& part : all) {
     Held one{part, {}};
-    if (part.whole) {
-      const auto [weight, bias] = model.base(part.module.name);
-      one.tensors = {leaf(weight)};
-      if (part.module.bias) one.tensors.push_back(leaf(bias));
-    } else {
-      for (const auto& tensor : fresh(model, part, generator)) one.tensors.push_back(leaf(tensor));
-    }
+    const auto made = part.whole ? ModuleAdapter::fresh(model, part, generator) : fresh(model, part, generator);
+    for (const auto& tensor : made) one.tensors.push_back(leaf(tensor));
     held_.push_back(std::move(one));
   }
+}
+
+ModuleAdapter::Tensors ModuleAdapter::fresh(const Model& model, const Part& part, at::Generator&) {
+  const auto [weight, bias] = model.base(part.module.name);
+  return part.module.bias ? Tensors{weight, bias} : Tensors{weight};
+}
+
+void ModuleAdapter::inject(const Part& part, const Tensors& tensors, std::vector<Injection>& all) const {
+  Replace replace{.weight = tensors[0], .bias = part.module.bias ? tensors[1] : at::Tensor()};
+  all.push_back({part.module.name, std::move(replace)});
 }
 
 at::Tensor ModuleAdapter::parameter(Index index) {
@@ -130,13 +134,10 @@ double ModuleAdapter::rate(Index index) const {
 std::vector<Injection> ModuleAdapter::injections() {
   std::vector<Injection> all;
   for (const auto& one : held_) {
-    if (!one.part.whole) {
+    if (one.part.whole)
+      ModuleAdapter::inject(one.part, one.tensors, all);
+    else
       inject(one.part, one.tensors, all);
-      continue;
-    }
-    Replace replace{.weight = one.tensors[0]};
-    if (one.part.module.bias) replace.bias = one.tensors[1];
-    all.push_back({one.part.module.name, std::move(replace)});
   }
   return all;
 }
@@ -155,9 +156,9 @@ std::vector<Whole> ModuleAdapter::wholes() const {
 
 void ModuleAdapter::adopt(std::vector<Held> held, const std::vector<Whole>& trained) {
   held_ = std::move(held);
-  for (const auto& whole : trained) {
-    held_.push_back({whole_part(whole.module), {whole.weight}});
-    if (whole.module.bias) held_.back().tensors.push_back(whole.bias);
+  for (const auto& one : trained) {
+    held_.push_back({whole(one.module), {one.weight}});
+    if (one.module.bias) held_.back().tensors.push_back(one.bias);
   }
   for (auto& one : held_)
     for (auto& tensor : one.tensors) tensor = leaf(tensor);
@@ -194,13 +195,13 @@ void ModuleAdapter::import_from(const std::filesystem::path& directory, const Mo
   std::vector<Whole> trained;
   for (const auto& module : modules) {
     if (stored.contains(fmt::format("{}.{}", module.name, kWeight))) {
-      Held whole{{.module = module}, {}};
-      take(module, kWeight, whole);
-      if (module.bias) take(module, kBias, whole);
-      if (whole.tensors.size() != (module.bias ? 2U : 1U) || whole.part.tensors[0].shape != shape_of(module))
+      Held all{{.module = module}, {}};
+      take(module, kWeight, all);
+      if (module.bias) take(module, kBias, all);
+      if (all.part.tensors != whole(module).tensors)
         throw Error(
             fmt::format("{}: the tensors of '{}' are not those of this model's", directory.string(), module.name));
-      trained.push_back({module, whole.tensors[0], module.bias ? whole.tensors[1] : at::Tensor()});
+      trained.push_back({module, all.tensors[0], module.bias ? all.tensors[1] : at::Tensor()});
       continue;
     }
     Held one{{.module = module}, {}};
@@ -209,6 +210,7 @@ void ModuleAdapter::import_from(const std::filesystem::path& directory, const Mo
     if (one.tensors.size() != ends().size())
       throw Error(fmt::format("{}: of '{}' there are {} tensors, it must be {} ({})", directory.string(), module.name,
                               one.tensors.size(), ends().size(), fmt::join(ends(), ", ")));
+    check_stored(directory, one.part);
     parts.push_back(std::move(one));
   }
   if (!stored.empty())

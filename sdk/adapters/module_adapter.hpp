@@ -45,11 +45,14 @@ class ModuleAdapter : public Stateless<Adapter> {
   virtual std::vector<Part> parts(std::span<const Module>, double rank) const = 0;
   // Before fresh(): what stands beside the parameters, such as factors that do not train.
   virtual void begin(const Model&, const std::vector<Part>&, std::uint64_t /*seed*/) {}
-  virtual Tensors fresh(const Model&, const Part&, at::Generator&) = 0;
-  virtual void inject(const Part&, const Tensors&, std::vector<Injection>&) const = 0;
+  // The defaults are for whole parts: the module's own tensors, in place of the base's.
+  virtual Tensors fresh(const Model&, const Part&, at::Generator&);
+  virtual void inject(const Part&, const Tensors&, std::vector<Injection>&) const;
   virtual double rate_of(const TensorSpec&) const { return 1; }
   // For the default import: ends of the tensors' names in their order, and what beside them describes the adapter.
   virtual std::vector<std::string> ends() const { return {}; }
+  // Of one module's tensors as they stand in a directory: throws where the shapes do not fit the module.
+  virtual void check_stored(const std::filesystem::path&, const Part&) const {}
   virtual Settings settings() const { return {}; }
   virtual void restore(const Settings&) {}
 
@@ -67,6 +70,7 @@ class ModuleAdapter : public Stateless<Adapter> {
   // Replaces all: what was imported. Parts of whole modules are made from `trained`.
   void adopt(std::vector<Held>, const std::vector<Whole>& trained);
   static TensorSpec spec(const Module&, std::string_view end, std::vector<std::int64_t> shape);
+  static Part whole(const Module&);  // all of the module's own tensors
 
  private:
   std::vector<Part> all_parts(std::span<const Module>, double rank) const;

@@ -18,7 +18,10 @@ namespace hansa::adapters {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr std::string_view kPrefix = "base_model.model.";
+// PEFT wraps the model once more where it changes modules.
+std::string_view prefix_of(std::string_view type) {
+  return type == "PROMPT_TUNING" || type == "PREFIX_TUNING" ? "base_model." : "base_model.model.";
+}
 constexpr std::string_view kConfig = "adapter_config.json", kTensors = "adapter_model.safetensors";
 constexpr std::string_view kSequenceClassification = "SEQ_CLS";
 
@@ -99,7 +102,8 @@ void PeftWriter::tensor(const std::string& name, const at::Tensor& tensor) {
   state_->tensors.emplace_back(name, tensor.detach().contiguous());
 }
 void PeftWriter::tensor(const Module& module, std::string_view what, const at::Tensor& value) {
-  tensor(fmt::format("{}{}.{}", kPrefix, module.name, what), value);
+  const auto prefix = prefix_of(state_->config["peft_type"].get<std::string>());
+  tensor(fmt::format("{}{}.{}", prefix, module.name, what), value);
 }
 
 void PeftWriter::finish(const std::filesystem::path& directory, const Model& model, std::span<const Whole> trained) {
@@ -127,6 +131,17 @@ void PeftWriter::finish(const std::filesystem::path& directory, const Model& mod
   write_file_atomically(directory / kConfig, state_->config.dump(2) + "\n", Durability::Process);
 }
 
+std::optional<std::int64_t> attention_heads_of(const std::string& base) {
+  const auto file = std::filesystem::path(base) / "config.json";
+  if (!std::filesystem::is_regular_file(file)) return std::nullopt;
+  auto config = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  if (config.is_object() && config.contains("text_config")) config = config["text_config"];
+  for (const auto* key : {"num_attention_heads", "n_head", "n_heads"})
+    if (config.is_object() && config.contains(key) && config[key].is_number_integer())
+      return config[key].get<std::int64_t>();
+  return std::nullopt;
+}
+
 // ---- reading
 
 struct PeftReader::State {
@@ -141,6 +156,7 @@ struct PeftReader::State {
   std::span<const Module> all;
   hf::JsonConfig config;
   hf::SafetensorsFile file;
+  std::string_view prefix;
   std::set<std::string> taken;
   std::vector<std::string> to_save;
   bool classifies = false;
@@ -149,7 +165,7 @@ struct PeftReader::State {
 PeftReader::PeftReader(const std::filesystem::path& directory, std::string adapter, std::span<const Module> all)
     : state_(std::make_unique<State>(directory, std::move(adapter), all)) {
   auto& config = state_->config;
-  config.required_text("peft_type");
+  state_->prefix = prefix_of(config.required_text("peft_type"));
   const auto task = config.choice("task_type", "CAUSAL_LM", {"CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"});
   state_->classifies = task == kSequenceClassification;
   state_->to_save = config.texts("modules_to_save").value_or(std::vector<std::string>{});
@@ -183,11 +199,12 @@ NumberPattern PeftReader::pattern(const char* key) {
 }
 
 bool PeftReader::has(const Module& module, std::string_view what) const {
-  return state_->file.find(fmt::format("{}{}.{}", kPrefix, module.name, what)) != nullptr;
+  return has(fmt::format("{}{}.{}", state_->prefix, module.name, what));
 }
+bool PeftReader::has(const std::string& name) const { return state_->file.find(name) != nullptr; }
 
 at::Tensor PeftReader::take(const Module& module, std::string_view what, std::vector<std::int64_t> shape) {
-  return take(fmt::format("{}{}.{}", kPrefix, module.name, what), std::move(shape));
+  return take(fmt::format("{}{}.{}", state_->prefix, module.name, what), std::move(shape));
 }
 
 at::Tensor PeftReader::take(const std::string& name, std::vector<std::int64_t> shape) {

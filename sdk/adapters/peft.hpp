@@ -42,8 +42,9 @@ class PeftWriter {
   void null(std::string_view key);
   // target_modules and, where a module of GPT-2's layout is among them, fan_in_fan_out.
   void targets(const std::vector<std::string>& modules);
-  void tensor(const std::string& name, const at::Tensor&);               // the name as it stands in the file
-  void tensor(const Module&, std::string_view what, const at::Tensor&);  // "base_model.model.<module>.<what>"
+  void tensor(const std::string& name, const at::Tensor&);  // the name as it stands in the file
+  // "base_model.model.<module>.<what>"; of adapters that put tokens before a text "base_model.<module>.<what>".
+  void tensor(const Module&, std::string_view what, const at::Tensor&);
   // What is trained whole, and of a classifier the head: PEFT saves it with every adapter. Then both files.
   void finish(const std::filesystem::path& directory, const Model&, std::span<const Whole>);
 
@@ -62,6 +63,7 @@ class PeftReader {
   bool has(const Module&, std::string_view what) const;
   at::Tensor take(const Module&, std::string_view what, std::vector<std::int64_t> shape);  // fp32
   at::Tensor take(const std::string& name, std::vector<std::int64_t> shape);               // -1: as stored
+  bool has(const std::string& name) const;
   // After all of the adapter's own: what is trained whole. Throws when a key or a tensor is left over.
   std::vector<Whole> finish();
 
@@ -69,6 +71,9 @@ class PeftReader {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Of the checkpoint at `base`, which config.json says; none where it does not.
+std::optional<std::int64_t> attention_heads_of(const std::string& base);
 
 // "LORA" of a directory that holds both files; empty of others. Does not throw.
 std::string peft_type_of(const std::filesystem::path& directory);

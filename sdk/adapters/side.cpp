@@ -12,7 +12,8 @@ namespace hansa::adapters {
 void Side::add(const at::Tensor& B, const at::Tensor& A) {
   at::NoGradGuard no_grad;
   if (A.size(0) == 0) return;
-  const auto more_B = B.detach().to(at::kFloat), more_A = A.detach().to(at::kFloat);
+  const auto device = empty() ? B.device() : B_.device();  // a model may have brought them to its own
+  const auto more_B = B.detach().to(device, at::kFloat), more_A = A.detach().to(device, at::kFloat);
   const auto out = B.size(0), in = A.size(1);
   if (whole_) {
     (in <= out ? B_ : A_).addmm_(more_B, more_A);
@@ -22,7 +23,7 @@ void Side::add(const at::Tensor& B, const at::Tensor& A) {
   A_ = empty() ? more_A.clone() : at::cat({A_, more_A}, 0);
   whole_ = A_.size(0) >= std::min(in, out);
   if (!whole_) return;
-  const auto product = at::mm(B_, A_), identity = at::eye(std::min(in, out), at::kFloat);
+  const auto product = at::mm(B_, A_), identity = at::eye(std::min(in, out), B_.options());
   B_ = in <= out ? product : identity;
   A_ = in <= out ? identity : product;
 }

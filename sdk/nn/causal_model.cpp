@@ -42,19 +42,22 @@ const DecoderPlan& CausalModel::plan() const {
   return decoder_->plan();
 }
 std::int64_t CausalModel::vocabulary() const { return plan().vocabulary; }
-std::int64_t CausalModel::max_length() const { return plan().max_length; }
+std::int64_t CausalModel::max_length() const { return plan().max_length - places_->virtual_tokens(); }
 
 void CausalModel::prepare(const std::filesystem::path& checkpoint, const Opening& opening) {
-  if (!opening.device.is_cpu())
-    throw Error(fmt::format("model {} computes on the CPU; '{}' is not supported", name_, opening.device.str()));
+  const auto& device = opening.device;
+  if (!device.is_cpu() && !device.is_cuda() && !device.is_meta())  // meta: shapes without values, for tests
+    throw Error(
+        fmt::format("model {} computes on the CPU or a CUDA device; '{}' is not supported", name_, device.str()));
   if (opening.compute != DType::f32 && opening.compute != DType::bf16)
     throw Error(fmt::format("model {} computes in f32 or bf16; {} is not supported", name_, name_of(opening.compute)));
   decoder_ = read_config_(checkpoint);
   opening_ = opening;
-  if (opening.base != BaseDtype::Compute) opening_.kernels = Kernels::Plain;  // the others read plain weights
-  workspace_ = std::make_shared<quantised::Workspace>();
+  // The others read plain weights in the CPU's memory.
+  if (opening.base != BaseDtype::Compute || !device.is_cpu()) opening_.kernels = Kernels::Plain;
+  workspace_ = std::make_shared<quantised::Workspace>(device);
   compute_ = hf::scalar_type_of(opening.compute);
-  places_ = std::make_unique<Places>(decoder_->plan().modules);
+  places_ = std::make_unique<Places>(decoder_->plan().modules, device);
   decoder_->bind(*places_);
   checkpoint_.reset();
   initial_.clear();
@@ -152,9 +155,12 @@ bool CausalModel::quantises(const Module& module) const {
 
 // A weight that is not needed beyond this call: it is gone before the next one is read.
 void CausalModel::hold(Place& place, Weights weights) const {
-  place.bias = weights.second.defined() ? weights.second.to(compute_) : at::Tensor();
+  const auto there = [&](const at::Tensor& tensor) {  // the smaller of two types travels
+    return tensor.defined() ? tensor.to(compute_).to(opening_.device) : tensor;
+  };
+  place.bias = there(weights.second);
   if (!quantises(place.module)) {
-    place.weight = weights.first.defined() ? weights.first.to(compute_) : at::Tensor();
+    place.weight = there(weights.first);
     return;
   }
   try {
@@ -199,15 +205,16 @@ std::pair<at::Tensor, at::Tensor> CausalModel::base(std::string_view module) con
   }
   if (opening_.base == BaseDtype::Compute) return read(place, DType::f32);
   const auto wide = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.to(at::kFloat, false, true) : tensor;
+    return tensor.defined() ? tensor.to(at::kFloat, false, true).to(at::kCPU) : tensor;
   };
-  return {place.stored.defined() ? place.stored.get(at::kFloat) : wide(place.weight), wide(place.bias)};
+  return {place.stored.defined() ? place.stored.get(at::kFloat).to(at::kCPU) : wide(place.weight), wide(place.bias)};
 }
 
 std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
   plan();
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& place : places_->all()) {
+    Places::require_foldable(place);
     if (place.module.kind == Module::Kind::Attention) continue;
     const auto original = base(place.module.name);
     auto [weight, bias] = Places::folded(place, original.first, original.second);
@@ -219,6 +226,16 @@ std::vector<std::pair<std::string, at::Tensor>> CausalModel::merged() const {
 }
 
 void CausalModel::inject(std::span<const Injection> injections) {
+  for (const auto& [module, what] : injections) {
+    const auto* prompt = std::get_if<Prompt>(&what);
+    const auto* prefix = std::get_if<Prefix>(&what);
+    if (!prompt && !prefix) continue;
+    const auto& front = prompt ? prompt->rows : prefix->keys;
+    if (front.defined() && front.dim() > 0 && front.size(0) >= plan().max_length)
+      throw Error(
+          fmt::format("injection into '{}': {} virtual tokens leave no room in this model's longest sequence, {}",
+                      module, front.size(0), plan().max_length));
+  }
   plan();
   places_->inject(injections);
 }
@@ -228,9 +245,11 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
   if (!tokens.defined() || tokens.dim() != 2 || tokens.numel() == 0 || tokens.scalar_type() != at::kLong)
     throw Error("a batch's tokens must be a table of 64-bit ids, [batch, length], with at least one");
   const auto past = cache ? cache->length() : 0, length = tokens.size(1);
-  if (past + length > plan().max_length)
-    throw Error(
-        fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, plan().max_length));
+  if (past + length > max_length())
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", past + length, max_length()));
+  if (cache && cache->front() != places_->virtual_tokens())
+    throw Error(fmt::format("this cache was made for {} virtual tokens before the text, and the adapter has {}",
+                            cache->front(), places_->virtual_tokens()));
   if (cache && past + length > cache->capacity())
     throw Error(fmt::format("{} tokens do not fit a cache made for {}", past + length, cache->capacity()));
   const auto least = tokens.min().item<std::int64_t>(), largest = tokens.max().item<std::int64_t>();
@@ -238,9 +257,15 @@ Batch CausalModel::checked(const Batch& batch, const KeyValueCache* cache) const
     throw Error(
         fmt::format("token id {} is outside this model's vocabulary of {}; is the tokenizer that of another model?",
                     least < 0 ? least : largest, plan().vocabulary));
+  const auto& device = opening_.device;
+  const auto there = [&](const at::Tensor& table) { return table.defined() ? table.to(device) : table; };
   Batch complete = batch;
+  complete.tokens = there(tokens);
+  complete.segments = there(batch.segments);
+  complete.positions = there(batch.positions);
   if (!complete.positions.defined())
-    complete.positions = at::arange(past, past + length, at::kLong).unsqueeze(0).expand({tokens.size(0), length});
+    complete.positions =
+        at::arange(past, past + length, complete.tokens.options()).unsqueeze(0).expand({tokens.size(0), length});
   return complete;
 }
 
@@ -265,7 +290,7 @@ at::Tensor CausalModel::loss(const Batch& batch) {
 std::pair<at::Tensor, at::Tensor> CausalModel::counted(const Batch& batch) {
   const auto complete = checked(batch, nullptr);
   auto hidden = decoder_->forward(pass(complete, dropout_, nullptr));
-  const auto index = complete.labels.reshape({-1}).ge(0).nonzero().squeeze(1);
+  const auto index = complete.labels.reshape({-1}).ge(0).nonzero().squeeze(1).to(hidden.device());
   const auto rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, index);
   return {head_logits(rows, dropout_), index};
 }
@@ -286,9 +311,11 @@ at::Tensor CausalModel::hidden(const Batch& batch) {
 }
 
 std::unique_ptr<Cache> CausalModel::cache(std::int64_t batch, std::int64_t most) const {
-  if (most > plan().max_length)
-    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", most, plan().max_length));
-  return std::make_unique<KeyValueCache>(plan().layers, batch, plan().heads, most, compute_);
+  if (most > max_length())
+    throw Error(fmt::format("{} tokens are more than this model's longest sequence, {}", most, max_length()));
+  return std::make_unique<KeyValueCache>(plan().layers, batch, plan().heads, most,
+                                         at::TensorOptions().dtype(compute_).device(opening_.device),
+                                         places_->virtual_tokens());
 }
 
 at::Tensor CausalModel::logits(const Batch& batch, Cache* cache) {

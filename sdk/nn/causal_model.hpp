@@ -1,6 +1,6 @@
 // Turns a decoder (an architecture's forward pass) into a hansa::Model: reading and checking a checkpoint, random weights,
 // injections, merging, loss, cached generation. An architecture's plugin supplies a Decoder and a function that reads
-// config.json. Training thread only; CPU; compute in fp32 or bf16. Throws hansa::Error naming file, key or tensor.
+// config.json. Training thread only; on the CPU or a CUDA device, in fp32 or bf16. Throws hansa::Error naming file, key or tensor.
 #pragma once
 #include <functional>
 #include <map>
@@ -54,7 +54,7 @@ class CausalModel : public Stateless<Model> {
   std::pair<at::Tensor, at::Tensor> base(std::string_view module) const override;
   std::vector<std::pair<std::string, at::Tensor>> merged() const override;
   void inject(std::span<const Injection>) override;
-  void enable_dropout(std::uint64_t seed) override { dropout_.enable(seed); }
+  void enable_dropout(std::uint64_t seed) override { dropout_.enable(seed, opening_.device); }
   void disable_dropout() override { dropout_.disable(); }
   at::Tensor loss(const Batch&) override;
   at::Tensor label_losses(const Batch&) override;
@@ -63,9 +63,9 @@ class CausalModel : public Stateless<Model> {
   at::Tensor counted_logits(const Batch&) override;
   at::Tensor hidden(const Batch&) override;
 
- protected:                         // for models with another head
-  const DecoderPlan& plan() const;  // throws before open
-  Batch checked(const Batch&, const KeyValueCache*) const;
+ protected:                                                 // for models with another head
+  const DecoderPlan& plan() const;                          // throws before open
+  Batch checked(const Batch&, const KeyValueCache*) const;  // on the model's device, but for the labels
   Pass pass(const Batch&, Dropout&, KeyValueCache*) const;
   Decoder& decoder() { return *decoder_; }
   const Decoder& decoder() const { return *decoder_; }

@@ -30,7 +30,7 @@ class Encoder final : public Decoder {
   at::Tensor forward(const Pass& pass) override { return body_.forward(pass); }
   std::int64_t classes() const { return head_->module.out; }
   at::Tensor classify(const Pass& pass) {
-    auto x = body_.forward(pass).select(1, 0);
+    auto x = body_.forward_with_prompt(pass).select(1, 0);  // the row's first: of a soft prompt, as PEFT has it
     if (classifier_.drops_first) x = pass.dropout.apply(x, classifier_.dropout);
     x = linear(*dense_, x, pass.dropout);
     x = classifier_.squash == ClassifierSpec::Squash::Tanh ? at::tanh(x) : at::relu(x);
@@ -44,7 +44,7 @@ class Encoder final : public Decoder {
 };
 
 at::Tensor losses_of(const at::Tensor& logits, const at::Tensor& labels, std::int64_t reduction) {
-  return at::nll_loss(at::log_softmax(logits, -1), labels, {}, reduction);  // -100 counts nothing
+  return at::nll_loss(at::log_softmax(logits, -1), labels.to(logits.device()), {}, reduction);  // -100 counts nothing
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ std::int64_t Classifier::classes() const {
 
 at::Tensor Classifier::classify(const Batch& batch, Dropout& dropout) {
   const auto complete = checked(batch, nullptr);
-  const auto& segments = complete.segments;
+  const auto& segments = batch.segments;
   if (segments.defined()) {
     if (segments.max().item<std::int64_t>() > 0)
       throw Error(fmt::format("model {} tells a class for each row, and a row holds several texts", name_));
@@ -101,7 +101,8 @@ at::Tensor Classifier::label_losses(const Batch& batch) {
 
 at::Tensor Classifier::counted_logits(const Batch& batch) {
   require_labels(batch);
-  return classify(batch, dropout()).index_select(0, batch.labels.ge(0).nonzero().squeeze(1));
+  const auto logits = classify(batch, dropout());
+  return logits.index_select(0, batch.labels.ge(0).nonzero().squeeze(1).to(logits.device()));
 }
 
 at::Tensor Classifier::logits(const Batch& batch, Cache* cache) {

@@ -1,5 +1,6 @@
 #include "nn/dropout.hpp"
 
+#include <ATen/Context.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/bernoulli.h>
 #include <ATen/ops/empty_like.h>
@@ -7,9 +8,14 @@
 
 namespace hansa::nn {
 
-at::Generator make_generator(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+at::Generator make_generator(std::uint64_t seed, at::Device device) {
+  if (!device.is_cuda()) return at::detail::createCPUGenerator(seed);
+  auto generator = at::globalContext().defaultGenerator(device).clone();
+  generator.set_current_seed(seed);
+  return generator;
+}
 
-void Dropout::enable(std::uint64_t seed) { generator_ = make_generator(seed); }
+void Dropout::enable(std::uint64_t seed, at::Device device) { generator_ = make_generator(seed, device); }
 
 at::Tensor Dropout::apply(const at::Tensor& x, double p) {
   if (!generator_ || p == 0) return x;

@@ -6,12 +6,13 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 namespace hansa::nn {
 
 class Dropout {
  public:
-  void enable(std::uint64_t seed);  // restarts the stream
+  void enable(std::uint64_t seed, at::Device = at::kCPU);  // restarts the stream; of the tensors that it is applied to
   void disable() { generator_.reset(); }
   bool enabled() const { return generator_.has_value(); }
   // x where off or p is 0; else x with each element kept with probability 1 - p and scaled by 1 / (1 - p).
@@ -21,6 +22,7 @@ class Dropout {
   std::optional<at::Generator> generator_;
 };
 
-at::Generator make_generator(std::uint64_t seed);  // CPU; the same bits for a seed on every machine of one LibTorch
+// On the CPU the same bits for a seed on every machine of one LibTorch; on a GPU another stream, of that device's own.
+at::Generator make_generator(std::uint64_t seed, at::Device = at::kCPU);
 
 }  // namespace hansa::nn

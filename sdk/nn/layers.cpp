@@ -167,11 +167,12 @@ struct HeadProduct {  // rows weightᵀ are the logits of the counted labels
 HeadProduct head_product(const Place& head, const at::Tensor& hidden, const at::Tensor& labels, Dropout& dropout) {
   auto rows = hidden.reshape({-1, hidden.size(-1)});
   auto flat = labels.reshape({-1});
-  auto counted = flat.ge(0).nonzero().squeeze(1);
-  if (counted.size(0) != flat.size(0)) {
-    rows = rows.index_select(0, counted);
-    flat = flat.index_select(0, counted);
-  }
+  auto counted = flat.ge(0).nonzero().squeeze(1);  // where the labels are: a GPU need not be waited for
+  const bool all = counted.size(0) == flat.size(0);
+  if (!all) flat = flat.index_select(0, counted);
+  flat = flat.to(rows.device());
+  counted = counted.to(rows.device());
+  if (!all) rows = rows.index_select(0, counted);
   const auto& in = head.injected;
   if (!in.fixed.empty()) rows = rows.to(at::kFloat);  // and with them the whole head
   rows = rescaled(in.rescale, Rescale::Of::Input, rows);

@@ -19,7 +19,7 @@ std::vector<std::int64_t> weight_shape(const Module& module) {
   return {module.out, module.in};
 }
 
-Places::Places(std::vector<Module> modules) {
+Places::Places(std::vector<Module> modules, at::Device device) : device_(device) {
   places_.reserve(modules.size());
   for (auto& module : modules) {
     index_.emplace(module.name, places_.size());
@@ -178,7 +178,42 @@ void check_virtual_tokens(const std::map<std::string_view, Injected>& all) {
   }
 }
 
-at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat); }
+// And in all layers: one without a prefix would see fewer keys than the others.
+void check_prefixes(std::span<const Place> places, const std::map<std::string_view, Injected>& all) {
+  const Place *with = nullptr, *without = nullptr;
+  for (const auto& place : places) {
+    if (place.module.kind != Module::Kind::Attention) continue;
+    const auto found = all.find(place.module.name);
+    (found != all.end() && found->second.prefix ? with : without) = &place;
+  }
+  if (with && without)
+    throw Error(
+        fmt::format("injection into '{}': it has a prefix and '{}' has none; all attention layers have one, or none",
+                    with->module.name, without->module.name));
+}
+
+at::Tensor wide(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
+
+// In place, so that whoever holds the tensor sees it there.
+void bring(const at::Tensor& tensor, at::Device device) {
+  if (tensor.defined() && tensor.device() != device) tensor.set_data(tensor.detach().to(device));
+}
+void bring(const LowRank& what, at::Device device) {
+  for (const auto* one : {&what.A, &what.B, &what.inner, &what.outer, &what.magnitude}) bring(*one, device);
+}
+void bring(const Replace& what, at::Device device) {
+  bring(what.weight, device);
+  bring(what.bias, device);
+}
+void bring(const Rescale& what, at::Device device) { bring(what.by, device); }
+void bring(const Bottleneck& what, at::Device device) {
+  for (const auto* one : {&what.down, &what.down_bias, &what.up, &what.up_bias}) bring(*one, device);
+}
+void bring(const Prompt& what, at::Device device) { bring(what.rows, device); }
+void bring(const Prefix& what, at::Device device) {
+  bring(what.keys, device);
+  bring(what.values, device);
+}
 
 [[noreturn]] void cannot_fold(const Place& place, std::string_view what) {
   throw Error(
@@ -206,6 +241,8 @@ void Places::inject(std::span<const Injection> injections) {
         injection.what);
   }
   check_virtual_tokens(all);
+  check_prefixes(places_, all);
+  for (const auto& injection : injections) std::visit([&](const auto& what) { bring(what, device_); }, injection.what);
   for (auto& place : places_) place.injected = {};
   for (auto& [module, injected] : all) at(module).injected = std::move(injected);
 }
@@ -218,13 +255,17 @@ std::int64_t Places::virtual_tokens() const {
   return 0;
 }
 
+void Places::require_foldable(const Place& place) {
+  if (place.injected.bottleneck) cannot_fold(place, "bottleneck");
+  if (place.injected.prompt) cannot_fold(place, "soft prompt");
+  if (place.injected.prefix) cannot_fold(place, "prefix");
+}
+
 std::pair<at::Tensor, at::Tensor> Places::folded(const Place& place, const at::Tensor& base_weight,
                                                  const at::Tensor& base_bias) {
   at::NoGradGuard no_grad;
   const auto& in = place.injected;
-  if (in.bottleneck) cannot_fold(place, "bottleneck");
-  if (in.prompt) cannot_fold(place, "soft prompt");
-  if (in.prefix) cannot_fold(place, "prefix");
+  require_foldable(place);
   auto weight = in.replace && in.replace->weight.defined() ? wide(in.replace->weight) : base_weight;
   auto bias = in.replace && in.replace->bias.defined() ? wide(in.replace->bias) : base_bias;
   if (const auto& pair = in.low_rank) {

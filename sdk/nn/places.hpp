@@ -48,7 +48,7 @@ struct Place {
 class Places {
  public:
   Places() = default;
-  explicit Places(std::vector<Module> modules);
+  explicit Places(std::vector<Module> modules, at::Device device = at::kCPU);
   // References stay valid for the life of this object.
   Place& at(std::string_view module);
   const Place& at(std::string_view module) const;
@@ -57,12 +57,15 @@ class Places {
 
   // The embedding of tokens, which takes a Prompt. Without this call none does.
   void takes_prompt(std::string module) { prompt_module_ = std::move(module); }
-  // Replaces all earlier injections. Checks kinds, shapes and ranks of all of them before it changes anything.
+  // Replaces all earlier injections. Checks kinds, shapes and ranks of all of them before it changes anything; then brings
+  // their tensors to the device, in place.
   void inject(std::span<const Injection>);
   // Tokens that a Prompt and Prefixes put before each row: by so many the longest sequence is shorter.
   std::int64_t virtual_tokens() const;
-  // What the place computes with now, fp32: the base's weight and bias with the injections folded in. Throws where that
-  // cannot be said by a weight and a bias.
+  // Throws where a weight and a bias cannot say what was injected.
+  static void require_foldable(const Place&);
+  // What the place computes with now, fp32, on the CPU as the base's weight and bias are: these with the injections folded
+  // in. Throws as require_foldable().
   static std::pair<at::Tensor, at::Tensor> folded(const Place&, const at::Tensor& base_weight,
                                                   const at::Tensor& base_bias);
 
@@ -70,6 +73,7 @@ class Places {
   std::vector<Place> places_;
   std::map<std::string, std::size_t, std::less<>> index_;
   std::string prompt_module_;
+  at::Device device_ = at::kCPU;
 };
 
 // "1 x 3": for messages.

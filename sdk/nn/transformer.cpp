@@ -3,10 +3,14 @@
 #include <deque>
 #include <map>
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
@@ -62,6 +66,13 @@ Projected project(const AttentionSpec& spec, const BlockPlaces& places, const at
           by_head(first.narrow(-1, q + kv, kv), heads.key_value)};
 }
 
+// Rows [count, …] before those of each sequence [batch, length, …].
+at::Tensor before_each(const at::Tensor& front, const at::Tensor& x) {
+  auto sizes = x.sizes().vec();
+  sizes[1] = front.size(0);
+  return at::cat({front.to(x.scalar_type()).unsqueeze(0).expand(sizes), x}, 1);
+}
+
 at::Tensor attend(const AttentionSpec& spec, const BlockPlaces& places, const at::Tensor& x, const BlockPass& at) {
   auto& dropout = at.pass.dropout;
   auto [query, key, value] = project(spec, places, x, dropout);
@@ -70,6 +81,11 @@ at::Tensor attend(const AttentionSpec& spec, const BlockPlaces& places, const at
   if (at.turn) {
     query = Rope::rotate(query, *at.turn);
     key = Rope::rotate(key, *at.turn);
+  }
+  if (at.front.keys > 0) {
+    const auto& prefix = *places.attention->injected.prefix;
+    key = before_each(prefix.keys, key);
+    value = before_each(prefix.values, value);
   }
   auto seen = attention(query, key, value, spec, at.visible, dropout, at.pass.cache, at.layer);
   return linear(*places.output, seen, dropout);
@@ -92,7 +108,8 @@ at::Tensor text_lengths(const Pass& pass) {
     return (positions.amax(1, true) + 1).expand(positions.sizes()).contiguous();
   const auto& segments = pass.batch.segments;
   const auto together = segments.unsqueeze(1).eq(segments.unsqueeze(2));
-  return (positions.unsqueeze(1) * together).amax(2) + 1;
+  const auto lengths = (positions.unsqueeze(1) * together).amax(2) + 1;
+  return at::where(segments.eq(Front::kSegment), lengths.amax(1, true), lengths);
 }
 
 // What a cache holds was turned for the length of its time.
@@ -142,6 +159,7 @@ void Transformer::bind(Places& places) {
   const auto at = [&](const std::string& name) -> const Place* { return name.empty() ? nullptr : &places.at(name); };
   const auto& spec = architecture_.spec;
   tokens_ = at(spec.embedding.tokens);
+  places.takes_prompt(spec.embedding.tokens);
   positions_ = at(spec.embedding.positions);
   types_ = at(spec.embedding.types);
   embedding_norm_ = at(spec.embedding.norm.module);
@@ -171,24 +189,47 @@ void Transformer::bind(Places& places) {
                                                          : nullptr);
 }
 
+std::int64_t Transformer::virtual_tokens() const {
+  if (const auto& prompt = tokens_->injected.prompt) return prompt->rows.size(0);
+  const auto* attention = blocks_.empty() ? nullptr : blocks_.front().attention;  // all have one, or none
+  return attention && attention->injected.prefix ? attention->injected.prefix->keys.size(0) : 0;
+}
+
+// Positions and segments of all that passes through the blocks; positions of the text start after the front.
+Batch Transformer::with_front(const Pass& pass, const Front& front) const {
+  auto batch = pass.batch;
+  batch.positions = batch.positions + front.count;
+  if (!tokens_->injected.prompt || (pass.cache && pass.cache->held() > 0)) return batch;
+  const auto rows = batch.tokens.size(0);
+  const auto first = at::arange(front.count, batch.positions.options()).unsqueeze(0).expand({rows, front.count});
+  batch.positions = at::cat({first, batch.positions}, 1);
+  if (!batch.segments.defined()) return batch;
+  if (!architecture_.spec.causal && batch.segments.max().item<std::int64_t>() > 0)
+    throw Error("a soft prompt sees all of its row in a model that is not causal, and a row holds several texts");
+  batch.segments =
+      at::cat({at::full({rows, front.count}, Front::kSegment, batch.segments.options()), batch.segments}, 1);
+  return batch;
+}
+
 at::Tensor Transformer::embed(const Pass& pass) const {
   const auto& spec = architecture_.spec.embedding;
   auto x = embedding(*tokens_, pass.batch.tokens, pass.compute);
   if (spec.scale != 1) x = x * at::scalar_tensor(spec.scale, x.options());
+  if (pass.batch.positions.size(1) > x.size(1)) x = before_each(tokens_->injected.prompt->rows, x);
   if (project_in_) x = linear(*project_in_, x, pass.dropout);
   if (positions_) x = x + embedding(*positions_, pass.batch.positions + spec.position_offset, pass.compute);
-  if (types_) x = x + embedding(*types_, at::zeros_like(pass.batch.tokens), pass.compute);
+  if (types_) x = x + embedding(*types_, at::zeros_like(pass.batch.positions), pass.compute);
   return pass.dropout.apply(norm(spec.norm, embedding_norm_, x), spec.dropout);
 }
 
 std::vector<Rope::Rows> Transformer::turns(const Pass& pass) const {
   at::Tensor lengths;
-  const auto past = pass.cache ? pass.cache->length() : 0;
+  const auto past = pass.cache ? pass.cache->held() : 0;
   for (const auto& rope : ropes_) {
     const auto boundary = rope.settings().boundary();
     if (!boundary) continue;
     if (!lengths.defined()) lengths = text_lengths(pass);
-    refuse_crossing(rope.settings(), *boundary, past, past + pass.batch.tokens.size(1));
+    refuse_crossing(rope.settings(), *boundary, past, past + pass.batch.positions.size(1));
   }
   std::vector<Rope::Rows> all;
   for (const auto& rope : ropes_)
@@ -197,7 +238,17 @@ std::vector<Rope::Rows> Transformer::turns(const Pass& pass) const {
 }
 
 at::Tensor Transformer::forward(const Pass& pass) {
+  const auto x = forward_with_prompt(pass);
+  const auto length = pass.batch.tokens.size(1);
+  return x.narrow(1, x.size(1) - length, length);
+}
+
+at::Tensor Transformer::forward_with_prompt(const Pass& given) {
   const auto& spec = architecture_.spec;
+  Front front{.count = virtual_tokens()};
+  if (!tokens_->injected.prompt && (!given.cache || given.cache->held() == 0)) front.keys = front.count;
+  const auto batch = front.count > 0 ? with_front(given, front) : given.batch;
+  const Pass pass{batch, given.compute, given.dropout, given.cache, given.kernels, given.recompute};
   const auto turned = turns(pass);
   std::deque<std::pair<std::optional<std::int64_t>, Visibility>> visibilities;  // by window
   const auto visible = [&](const AttentionSpec& attention) -> const Visibility& {
@@ -205,7 +256,7 @@ at::Tensor Transformer::forward(const Pass& pass) {
       if (window == attention.window) return one;
     return visibilities
         .emplace_back(attention.window, visibility(attention, spec.causal ? Sees::Past : Sees::All, pass.batch,
-                                                   pass.cache, pass.compute, pass.dropout))
+                                                   pass.cache, pass.compute, pass.dropout, front))
         .second;
   };
   auto x = embed(pass);
@@ -214,7 +265,7 @@ at::Tensor Transformer::forward(const Pass& pass) {
     if (pass.kernels != Kernels::Fast || !fast_[i] || !fast_[i]->plain_now(pass.dropout).empty()) return {};
     // A text's beginning may fill a cache; one token more is a matter of reading the weights, whoever does it.
     if (pass.cache && (pass.cache->length() > 0 || pass.batch.segments.defined())) return {};
-    if (x.size(1) != pass.batch.tokens.size(1)) return {};
+    if (front.count > 0) return {};
     const auto& attention = spec.blocks[i].attention;
     auto found = limits.find(attention.window);
     if (found == limits.end())
@@ -234,7 +285,7 @@ at::Tensor Transformer::forward(const Pass& pass) {
       continue;
     }
     const BlockPass at{pass, attention.rope ? &turned[*attention.rope] : nullptr, visible(attention),
-                       static_cast<std::int64_t>(i)};
+                       static_cast<std::int64_t>(i), front};
     x = block(spec.blocks[i], blocks_[i], x, at);
   }
   x = norm(spec.final_norm, final_norm_, x);

@@ -27,6 +27,7 @@ struct BlockPass {  // one block's part in a pass
   const Rope::Rows* turn;  // of queries and keys; null: they are not turned
   const Visibility& visible;
   std::int64_t layer;
+  Front front{};
 };
 
 // x [batch, length, width] after a block.
@@ -39,8 +40,12 @@ class Transformer final : public Decoder {
   const DecoderPlan& plan() const override { return architecture_.plan; }
   void bind(Places&) override;
   at::Tensor forward(const Pass&) override;
+  // With what a soft prompt stands for before each row.
+  at::Tensor forward_with_prompt(const Pass&);
 
  private:
+  std::int64_t virtual_tokens() const;
+  Batch with_front(const Pass&, const Front&) const;
   at::Tensor embed(const Pass&) const;
   std::vector<Rope::Rows> turns(const Pass&) const;
 

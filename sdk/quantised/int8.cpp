@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 
 #include "quantised/numbers.hpp"
 
@@ -46,7 +47,15 @@ Int8 to_int8(const at::Tensor& weight) {
   return held;
 }
 
+Int8 on(const Int8& held, at::Device device) { return {held.codes.to(device), held.largest.to(device)}; }
+
+void dequantise_by_operators(const Int8& held, const at::Tensor& into) {
+  const at::NoGradGuard no_grad;
+  into.copy_(held.codes.to(at::kFloat).mul_(held.largest.unsqueeze(1)).mul_(kStep));
+}
+
 void dequantise(const Int8& held, const at::Tensor& into) {
+  if (!into.is_cpu()) return dequantise_by_operators(held, into);
   at::parallel_for(0, held.codes.size(0), 16, [&](std::int64_t first, std::int64_t last) {
     if (into.scalar_type() == at::kFloat)
       expand_rows(held, into.mutable_data_ptr<float>(), first, last);

@@ -6,6 +6,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linspace.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 
@@ -174,7 +176,33 @@ Nf4 to_nf4(const at::Tensor& weight) {
   return held;
 }
 
+Nf4 on(const Nf4& held, at::Device device) {
+  auto there = held;
+  there.codes = held.codes.to(device);
+  there.scales = held.scales.to(device);
+  there.spans = held.spans.to(device);
+  return there;
+}
+
+void dequantise_by_operators(const Nf4& held, const at::Tensor& into) {
+  const at::NoGradGuard no_grad;
+  const auto device = held.codes.device();
+  const auto table = [&](const auto& numbers) {
+    return at::tensor(at::ArrayRef<float>(numbers), at::kFloat).to(device);
+  };
+  const auto whole = held.rows * held.columns, blocks = held.scales.numel();
+  const auto spans = held.spans.repeat_interleave(Nf4::kSpanned).narrow(0, 0, blocks);
+  const auto scales = table(dynamic_map()).index_select(0, held.scales.to(at::kInt)).mul_(spans).add_(held.offset);
+  const auto codes = at::stack({held.codes.bitwise_right_shift(4), held.codes.bitwise_and(15)}, 1).view({-1});
+  auto values = table(nf4_levels()).index_select(0, codes.narrow(0, 0, whole).to(at::kInt));
+  const auto full = whole / Nf4::kBlock;  // the last block may be shorter
+  values.narrow(0, 0, full * Nf4::kBlock).view({full, Nf4::kBlock}).mul_(scales.narrow(0, 0, full).unsqueeze(1));
+  if (full < blocks) values.narrow(0, full * Nf4::kBlock, whole - full * Nf4::kBlock).mul_(scales.narrow(0, full, 1));
+  into.copy_(values.view({held.rows, held.columns}));
+}
+
 void dequantise(const Nf4& held, const at::Tensor& into) {
+  if (!into.is_cpu()) return dequantise_by_operators(held, into);
   const auto blocks = held.scales.numel();
   at::parallel_for(0, blocks, 1024, [&](std::int64_t first, std::int64_t last) {
     if (into.scalar_type() == at::kFloat)

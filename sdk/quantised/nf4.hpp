@@ -8,6 +8,7 @@
 #include <array>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 namespace hansa::quantised {
 
@@ -27,7 +28,10 @@ const std::array<float, 16>& nf4_levels();
 const std::array<float, 256>& dynamic_map();
 
 Nf4 to_nf4(const at::Tensor& weight);  // fp32 [rows, columns], contiguous, on the CPU
-void dequantise(const Nf4&,
-                const at::Tensor& into);  // fp32, or bf16 rounded to the nearest; contiguous, of the same shape
+Nf4 on(const Nf4&, at::Device);        // the same, held there
+// `into` is fp32, or bf16 rounded to the nearest; contiguous, of the same shape, on the same device. On the CPU by a loop of its
+// own, elsewhere by LibTorch's operators, which give the same bits.
+void dequantise(const Nf4&, const at::Tensor& into);
+void dequantise_by_operators(const Nf4&, const at::Tensor& into);
 
 }  // namespace hansa::quantised

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
@@ -80,6 +81,20 @@ TEST_CASE("A stored weight comes back the same in memory of its own and in the w
     }
   CHECK(!StoredWeight().defined());
   CHECK(bytes_of(BaseDtype::Compute, 3, 5, 2) == 30);
+}
+
+TEST_CASE("LibTorch's operators, as other devices use them, give the same bits") {
+  for (const auto& shape : kShapes)
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const auto weight = weight_of(shape);
+      auto loop = at::zeros(shape, type), operators = at::ones_like(loop);
+      dequantise(to_nf4(weight), loop);
+      dequantise_by_operators(to_nf4(weight), operators);
+      CHECK(at::equal(loop, operators));
+      dequantise(to_int8(weight), loop);
+      dequantise_by_operators(to_int8(weight), operators);
+      CHECK(at::equal(loop, operators));
+    }
 }
 
 TEST_CASE("Weights that are not finite are refused") {

@@ -11,7 +11,7 @@ at::Tensor Workspace::of(std::int64_t rows, std::int64_t columns, at::ScalarType
   const auto wanted = rows * columns * static_cast<std::int64_t>(c10::elementSize(type));
   if (!bytes_.defined() || bytes_.numel() < wanted) {
     bytes_.reset();  // before the larger one
-    bytes_ = at::empty({wanted}, at::kByte);
+    bytes_ = at::empty({wanted}, at::TensorOptions().dtype(at::kByte).device(device_));
   }
   return bytes_.narrow(0, 0, wanted).view(type).view({rows, columns});
 }
@@ -20,12 +20,14 @@ StoredWeight::StoredWeight(BaseDtype how, const at::Tensor& weight, std::shared_
     : workspace_(std::move(workspace)) {
   const auto plain = weight.contiguous();
   switch (how) {
-    case BaseDtype::Nf4: held_ = to_nf4(plain); return;
-    case BaseDtype::Int8: held_ = to_int8(plain); return;
+    case BaseDtype::Nf4: held_ = on(to_nf4(plain), device()); return;
+    case BaseDtype::Int8: held_ = on(to_int8(plain), device()); return;
     case BaseDtype::Compute: break;
   }
   throw Error("a weight in the compute type is no quantised one");
 }
+
+at::Device StoredWeight::device() const { return workspace_ ? workspace_->device() : at::Device(at::kCPU); }
 
 std::int64_t StoredWeight::rows() const {
   if (const auto* nf4 = std::get_if<Nf4>(&held_)) return nf4->rows;
@@ -49,7 +51,7 @@ void StoredWeight::write(const at::Tensor& into) const {
 
 at::Tensor StoredWeight::get(at::ScalarType type) const {
   const at::NoGradGuard no_grad;
-  auto weight = at::empty({rows(), columns()}, type);
+  auto weight = at::empty({rows(), columns()}, at::TensorOptions().dtype(type).device(device()));
   write(weight);
   return weight;
 }

@@ -1,6 +1,7 @@
 #include "train/loop.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -10,6 +11,7 @@
 
 #include "train/guard.hpp"
 #include "train/held_out.hpp"
+#include "train/team.hpp"
 
 #include "base/error.hpp"
 #include "base/rng.hpp"
@@ -73,8 +75,9 @@ class Turn {
         hook_(hook),
         objective_(objective),
         optimizer_(make_optimizer(params, what_)),
-        guard_(params) {
-    if (params.held_out > 0) hold_out();
+        guard_(params),
+        team_(context.peers, what_.parameters) {
+    if (params.held_out > 0) team_.together([&] { hold_out(); });
     clear_gradients(what_.parameters);
   }
 
@@ -88,7 +91,7 @@ class Turn {
     const bool whole_run = params_.schedule_over == Span::Run && context_.plan.round > 0;
     const std::uint64_t before = whole_run ? (context_.plan.round - 1) * planned : 0;
 
-    Dropout dropout(model_, context_.seed);
+    Dropout dropout(model_, team_.dropout_seed(context_.seed));
     Step all;
     double first = 0, last = 0;
     if (held_out_) check(dropout);
@@ -106,6 +109,7 @@ class Turn {
       if (held_out_ && steps_ % static_cast<std::uint64_t>(params_.check_every) == 0) check(dropout);
     }
     finish(dropout);
+    team_.sum(all.sums);
     TrainResult result{
         all.documents, all.tokens, steps_, {{"loss", all.mean()}, {"loss_first", first}, {"loss_last", last}}};
     for (const auto& [name, sum] : all.sums) result.metrics.emplace_back(name, sum / static_cast<double>(all.units));
@@ -138,22 +142,34 @@ class Turn {
         fmt::format("held_out = {} left nothing of {} batches to train on; lower it", params_.held_out, kMostEmpty));
   }
 
+  // Documents and tokens are the whole batch's, whoever works on its rows; sum, units and sums are this process's.
+  void add_batch(Step& sums, Dropout& dropout) {
+    const auto whole = next();
+    team_.saw(whole);
+    sums.documents += static_cast<std::uint64_t>(whole.documents);
+    if (whole.counted == 0) return;
+    sums.tokens += static_cast<std::uint64_t>(whole.counted);
+    last_batch_ = team_.part_of(whole);
+    if (last_batch_->counted == 0) return;
+    auto found = objective_(model_, *last_batch_, dropout);
+    const double sum = found.sum.item<double>();
+    if (!std::isfinite(sum)) guard_.see(steps_ + 1, sum);
+    found.sum.backward();
+    sums.sum += sum;
+    sums.units += found.units;
+    sums.add(found.sums);
+  }
+
+  // The sums of a step over all its batches, and the parameters' gradients.
   Step accumulate(Dropout& dropout) {
     Step sums;
-    for (std::int64_t i = 0; i < params_.accumulation; ++i) {
-      const auto batch = next();
-      sums.documents += static_cast<std::uint64_t>(batch.documents);
-      if (batch.counted == 0) continue;
-      auto found = objective_(model_, batch, dropout);
-      const double sum = found.sum.item<double>();
-      if (!std::isfinite(sum)) guard_.see(steps_ + 1, sum);
-      found.sum.backward();
-      sums.sum += sum;
-      sums.units += found.units;
-      sums.tokens += static_cast<std::uint64_t>(batch.counted);
-      sums.add(found.sums);
-      last_batch_ = batch;
-    }
+    team_.together([&] {
+      for (std::int64_t i = 0; i < params_.accumulation; ++i) add_batch(sums, dropout);
+    });
+    std::array<double, 2> shared{sums.sum, static_cast<double>(sums.units)};
+    team_.sum_gradients(shared);
+    sums.sum = shared[0];
+    sums.units = static_cast<std::uint64_t>(shared[1]);
     if (sums.units == 0) throw Error(fmt::format("no label is counted in step {}", steps_ + 1));
     guard_.see(steps_ + 1, sums.mean());
     return sums;
@@ -172,23 +188,29 @@ class Turn {
 
   // ---- what the steps led to
 
-  double quietly(const Batch& batch, Dropout& dropout, Step& to) {
+  void quietly(const Batch& batch, Dropout& dropout, Step& to) {
+    if (batch.counted == 0) return;
     const at::NoGradGuard no_grad;
     const Dropout::Off off(dropout);
     const auto found = objective_(model_, batch, dropout);
-    Step one{.sum = found.sum.item<double>(), .units = found.units};
-    to.add(one);
-    return one.mean();
+    to.add({.sum = found.sum.item<double>(), .units = found.units});
+  }
+  double mean_over_all(const Step& own) const {
+    std::array<double, 2> shared{own.sum, static_cast<double>(own.units)};
+    team_.sum(shared);
+    return shared[1] == 0 ? 0 : shared[0] / shared[1];
   }
 
   // The held-out loss, and whether it is the best so far.
   void check(Dropout& dropout) {
-    Step all;
-    for (const auto& batch : held_out_->batches()) {
-      if (host_.cancelled()) throw Error("training was cancelled");
-      quietly(batch, dropout, all);
-    }
-    const double loss = all.mean();
+    Step own;
+    team_.together([&] {
+      for (std::size_t i = 0; i < held_out_->batches().size(); ++i) {
+        if (host_.cancelled()) throw Error("training was cancelled");
+        if (team_.mine(i)) quietly(held_out_->batches()[i], dropout, own);
+      }
+    });
+    const double loss = mean_over_all(own);
     if (!std::isfinite(loss)) guard_.refuse(steps_, "the held-out loss", loss);
     checked_at_ = steps_;
     if (steps_ == 0) first_check_ = loss;
@@ -207,9 +229,10 @@ class Turn {
   // What the last step did shows in no loss yet; and of all states the best one is to stay.
   void finish(Dropout& dropout) {
     if (held_out_ && checked_at_ != steps_) check(dropout);
-    if (guard_.watches() && last_batch_.counted > 0) {
-      Step ignored;
-      guard_.see_last(steps_, quietly(last_batch_, dropout, ignored));
+    if (guard_.watches() && last_batch_) {
+      Step own;
+      team_.together([&] { quietly(*last_batch_, dropout, own); });
+      guard_.see_last(steps_, mean_over_all(own));
     }
     if (!held_out_ || best_at_ == steps_) return;
     const at::NoGradGuard no_grad;
@@ -227,8 +250,9 @@ class Turn {
   const Objective& objective_;
   const std::unique_ptr<Optimizer> optimizer_;
   Guard guard_;
+  Team team_;
   std::optional<HeldOut> held_out_;
-  Batch last_batch_;
+  std::optional<Batch> last_batch_;  // with a counted label, as far as its rows are this process's
   std::uint64_t steps_ = 0;
   std::vector<at::Tensor> best_;  // beside the parameters
   std::uint64_t best_at_ = 0, checked_at_ = 0;

@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <map>
+#include <span>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -47,7 +49,8 @@ class AdamW final : public Optimizer {
         settings_(settings),
         mean_(zeros_beside(parameters_)),
         square_(zeros_beside(parameters_)) {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) steps_.push_back(at::zeros({}, at::kFloat));
+    for (const auto& parameter : parameters_)
+      steps_.push_back(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(parameter.device())));
   }
   void step(double learning_rate) override {
     at::NoGradGuard no_grad;
@@ -123,11 +126,11 @@ double scale_gradients(const std::vector<at::Tensor>& parameters, double factor,
   at::NoGradGuard no_grad;
   auto gradients = gradients_of(parameters);
   if (gradients.empty()) return 0;
+  std::vector<at::Tensor> norms;
+  for (const auto& gradient : gradients) norms.push_back(at::linalg_vector_norm(gradient));
+  const auto all = at::stack(norms).to(at::kCPU, at::kDouble);  // once, where a device has to be waited for
   double square = 0;
-  for (const auto& gradient : gradients) {
-    const double norm = at::linalg_vector_norm(gradient).item<double>();
-    square += norm * norm;
-  }
+  for (const double norm : std::span(all.const_data_ptr<double>(), norms.size())) square += norm * norm;
   const double norm = std::sqrt(square) * factor;
   if (most > 0 && norm > most) factor *= most / norm;
   at::_foreach_mul_(gradients, factor);

@@ -1,7 +1,8 @@
 """Steps of training beside Transformers + PEFT, in turn on the same shape, data, type and threads: seconds, memory, loss.
 
 Arguments: shapes (135m 135m-long 1.1b gpt2; default 135m), --quick (fewer steps), --loss (200 steps of ours in bf16 and fp32 too),
---only ROW… (peer_fp32 peer_bf16 peer_compiled floor ours ours_recompute).
+--only ROW… (peer_fp32 peer_bf16 peer_compiled floor ours ours_recompute), --rounds N (default 3): all rows are measured in turn, N
+times over, and medians are over all their steps, so that a machine whose speed drifts is the same to all.
 """
 # needs: hansa_steps_bench
 
@@ -28,10 +29,10 @@ GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 76
         "vocab_size": 50257, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "bos_token_id": 1, "eos_token_id": 2}
 ALL = ("peer_fp32", "peer_bf16", "peer_compiled", "floor", "ours", "ours_recompute")
 SHAPES = {
-    "135m": {"config": SMALL, "batch": 4, "length": 256, "rank": 8, "steps": 12, "rows": ALL},
+    "135m": {"config": SMALL, "batch": 4, "length": 256, "rank": 8, "steps": 8, "rows": ALL},
     "135m-long": {"config": SMALL, "batch": 1, "length": 1024, "rank": 8, "steps": 8, "rows": ALL},
     "1.1b": {"config": TINY, "batch": 1, "length": 512, "rank": 8, "steps": 4, "rows": ("peer_bf16", "floor", "ours", "ours_recompute")},
-    "gpt2": {"config": GPT2, "batch": 4, "length": 64, "rank": 0, "steps": 10, "rows": ("peer_fp32", "peer_bf16", "ours_fp32", "ours")},
+    "gpt2": {"config": GPT2, "batch": 4, "length": 64, "rank": 0, "steps": 12, "rows": ("peer_fp32", "peer_bf16", "ours_fp32", "ours")},
 }
 RATE = 1e-4
 
@@ -171,11 +172,20 @@ def compare(label, arguments, folder):
     if arguments.quick:
         shape["steps"] = 4
     tokens, figures, found = shape["batch"] * shape["length"], {}, {}
-    for name in arguments.only or shape["rows"]:
-        found[name] = one = measure(name, shape)
-        skip = 1 if len(one["seconds"]) < 6 else 2
-        seconds = statistics.median(one["seconds"][skip:])
-        found[name]["median"] = seconds
+    names = arguments.only or shape["rows"]
+    for turn in range(arguments.rounds):
+        for name in names:
+            one = measure(name, shape)
+            skip = 1 if len(one["seconds"]) < 6 else 2
+            one["seconds"] = one["seconds"][skip:]
+            if name in found:
+                one["seconds"] += found[name]["seconds"]
+                one["peak_kb"] = max(one["peak_kb"], found[name]["peak_kb"])
+            found[name] = one
+            print(f"{label} turn {turn + 1} {name}", file=sys.stderr, flush=True)
+    for name in names:
+        one = found[name]
+        one["median"] = seconds = statistics.median(one["seconds"])
         figures[f"{label}_{name}_s"] = seconds
         figures[f"{label}_{name}_tokens_s"] = tokens / seconds
         if one["peak_kb"]:
@@ -223,6 +233,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--loss", action="store_true")
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     figures = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,37 @@ def in_one_process(fed, name, silo=None, *arguments, check=False):
     return fed.run(name, *arguments, config=fed.simulation, check=check)
 
 
+# ---- devices
+
+NOT_THERE = ("cuda:99 is not there", "\"cpu\"", "\"auto\"")
+
+
+def test_a_device_that_is_not_there_is_refused_where_it_is_written(federation, hansa):
+    fed = federation(rounds=1)
+    for setting in ("model.device=cuda:99", "node.1.device=cuda:99"):
+        done = hansa("check", fed.config, "--set", setting)
+        assert done.returncode == 1, done.stdout
+        assert all(words in done.stdout for words in (*NOT_THERE, setting.split("=")[0])), done.stdout
+    done = hansa("check", fed.config, "--set", "model.device=gpu")
+    assert done.returncode == 1 and "'gpu' is no device" in done.stdout, done.stdout
+    done = fed.run("run", "--device", "cuda:99", check=False)
+    assert done.returncode == 1 and all(words in done.stderr for words in NOT_THERE), done.stderr
+
+
+def test_a_device_that_is_not_there_is_refused_by_each_command_that_computes(federation, hansa):
+    fed = federation(rounds=1)
+    base = ("--model", fed.folder / "base", "--device", "cuda:99")
+    tokens = fed.folder / "tokens.json"
+    tokens.write_text("[[1, 2]]")
+    out = ("--out", fed.folder / "out.safetensors")
+    for command in (("generate", *base, "--prompt", "der"), ("eval", *base, "--data", fed.folder / "de.txt"),
+                    ("inspect", "logits", *base, "--tokens", tokens, *out), ("inspect", "embeddings", *base, "--text", "der"),
+                    ("node", *base, "--connect", "127.0.0.1:1", "--name", "de", "--data", fed.folder / "de.txt", "--state",
+                     fed.folder / "state")):
+        done = hansa(*command)
+        assert done.returncode == 1 and all(words in done.stderr for words in NOT_THERE), done.stderr
+
+
 # ---- silos
 
 @pytest.mark.parametrize(("silo", "sentence"), [(b"", "de.txt"), (BAD_UTF8, "UTF-8"), (NUL, "NUL")], ids=["empty", "utf8", "nul"])
@@ -30,7 +61,7 @@ def test_a_silo_that_cannot_be_read_is_named(federation, silo, sentence):
 @pytest.mark.parametrize("bad", [BAD_UTF8, NUL], ids=["utf8", "nul"])
 def test_bad_documents_can_be_left_out_with_a_warning(federation, bad):
     done = in_one_process(federation(rounds=1), "run", bad + text_of("de", 5).encode(), "--set", "data.on_bad=skip", check=True)
-    assert "1 of 6 documents left out" in done.stderr, done.stderr
+    assert "1 of 6 records left out" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("silo", [b"d", b"der Hund und die Katze " * 450_000], ids=["one byte", "a line of 10 MB"])

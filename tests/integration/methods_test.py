@@ -104,6 +104,28 @@ def test_nodes_of_three_ranks_share_one_model(study):
     for rank in (2, 4, 8):
         file = run / "versions" / f"{last}.rank{rank}.hansa"
         assert {row["shape"][0] for name, row in fed.layout(file).items() if name.endswith("lora_A")} == {rank}
+        assert exported(fed, run, LANGUAGES[(2, 4, 8).index(rank)], rank) == stored(fed, file)
+
+
+def exported(fed, run, node, rank):
+    """The tensors of a node's export, in the layout's order, as a version file has them."""
+    from safetensors.numpy import load_file
+    out = fed.folder / f"adapter-{node}"
+    fed.hansa("export", "--run", run, "--node", node, "--out", out)
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == rank
+    tensors = load_file(out / "adapter_model.safetensors")
+    order = fed.layout(newest(run))
+    return b"".join(padded(tensors[f"base_model.model.{name}.weight"].tobytes()) for name in order)
+
+
+def padded(data):
+    return data + bytes(-len(data) % 64)
+
+
+def stored(fed, file):
+    size = sum(-(-4 * int(numpy.prod(row["shape"])) // 64) * 64 for row in fed.layout(file).values())
+    last = 4 * int(numpy.prod(list(fed.layout(file).values())[-1]["shape"]))
+    return padded(file.read_bytes()[-(size - len(padded(bytes(last))) + last):])
 
 
 def test_ranks_that_differ_are_refused_where_a_rule_takes_one(study, hansa):

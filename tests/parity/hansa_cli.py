@@ -72,8 +72,9 @@ def initialise(config_directory, out):
     return out
 
 
-def refusal(model, ids_file):
-    """What is said about a model that cannot be opened."""
-    done = _run("logits", "--model", model, "--tokens", ids_file, "--out", "/dev/null")
-    assert done.returncode == 1, f"accepted: {model}"
+def refusal(model, ids_file, adapter=None):
+    """What is said about a model, or an adapter, that cannot be opened."""
+    extra = ["--adapter", adapter] if adapter else []
+    done = _run("logits", "--model", model, *extra, "--tokens", ids_file, "--out", "/dev/null")
+    assert done.returncode == 1, f"accepted: {adapter or model}"
     return done.stderr

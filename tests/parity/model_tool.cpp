@@ -51,11 +51,17 @@ Value list_of_values(const nlohmann::json& json) {
   for (const auto& item : json) items.push_back(value_of(item));
   return Value::list(std::move(items));
 }
+Value table_of_values(const nlohmann::json& json) {
+  std::vector<std::pair<std::string, Value>> entries;
+  for (const auto& [key, value] : json.items()) entries.emplace_back(key, value_of(value));
+  return Value::table(std::move(entries));
+}
 Value value_of(const nlohmann::json& json) {
   if (json.is_boolean()) return Value::boolean(json.get<bool>());
   if (json.is_number_integer()) return Value::integer(json.get<std::int64_t>());
   if (json.is_number()) return Value::real(json.get<double>());
   if (json.is_array()) return list_of_values(json);
+  if (json.is_object()) return table_of_values(json);
   return Value::text(json.get<std::string>());
 }
 
@@ -114,11 +120,8 @@ class Tool {
   void export_adapter() {  // fresh, then with noise on every parameter, so that B is not zero
     open();
     const auto& component = require(registry_, Adapter::kKind, options_.get("--kind"));
-    std::vector<std::pair<std::string, Value>> given;
-    const auto params = nlohmann::json::parse(options_.get("--params", "{}"));
-    for (const auto& [key, value] : params.items()) given.emplace_back(key, value_of(value));
-    auto adapter =
-        hansa::create<Adapter>(registry_, component, with_defaults(component, Value::table(given)), services_);
+    const auto given = table_of_values(nlohmann::json::parse(options_.get("--params", "{}")));
+    auto adapter = hansa::create<Adapter>(registry_, component, with_defaults(component, given), services_);
     adapter->create(*model_, modules(), 0, 3);
     auto generator = nn::make_generator(4);
     {

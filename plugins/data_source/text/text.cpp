@@ -22,7 +22,7 @@ HANSA_PLUGIN(org_hansa_text, "0.2.0") {
   plugin.vendor("Hansa").license("Apache-2.0");
   auto source = plugin.add<text::Text, Params>(
       "text", "Plain text files: documents between separator lines, as packed or padded rows.");
-  source
+  source.maturity(Maturity::Beta)
       .doc(
           "A silo is a .txt file or a directory of them. A document longer than a row is cut into windows; the last "
           "token of one is the first input of the next.")

@@ -43,5 +43,6 @@ HANSA_PLUGIN(org_hansa_perplexity, "0.1.0") {
   plugin.vendor("Hansa").license("Apache-2.0");
   plugin
       .add<perplexity::Perplexity, Params>("perplexity", "Loss over held-out text, as sums of nats, tokens and bytes.")
+      .maturity(Maturity::Beta)
       .param(&Params::batch, "batch", "Rows of one forward pass.", at_least(1), "rows");
 }

@@ -43,7 +43,7 @@ std::vector<std::string> Distill::remarks(const Layout&) const {
                       params_.teacher_path->string())};
 }
 
-void Distill::open_teacher(const Model& student) {
+void Distill::open_teacher(const Model& student, at::Device device) {
   if (open_) return;
   const auto& path = *params_.teacher_path;
   if (!teacher_->accepts(path))
@@ -52,7 +52,8 @@ void Distill::open_teacher(const Model& student) {
                     "config.json says (model_type)",
                     path.string(), params_.teacher->name));
   require_same_tokens(path, *params_.student_path);
-  teacher_->open(path, {.compute = params_.teacher_compute == Compute::Bf16 ? DType::bf16 : DType::f32});
+  teacher_->open(path,
+                 {.device = device, .compute = params_.teacher_compute == Compute::Bf16 ? DType::bf16 : DType::f32});
   if (teacher_->vocabulary() != student.vocabulary())
     throw Error(
         fmt::format("distill: the teacher gives {} logits and the student {}; their checkpoints have to have the same "
@@ -67,7 +68,7 @@ TrainResult Distill::train(Model& model, Adapter& adapter, DataSource& data, con
   if (params_.from == From::RoundStart)
     start = train::copies_of(what.parameters);
   else
-    open_teacher(model);
+    open_teacher(model, what.parameters.front().device());
 
   const auto taught = [&](const Batch& batch, train::Dropout& dropout) {
     const at::NoGradGuard no_grad;
@@ -78,13 +79,14 @@ TrainResult Distill::train(Model& model, Adapter& adapter, DataSource& data, con
   };
   const auto objective = [&](Model&, const Batch& batch, train::Dropout& dropout) -> train::Found {
     train::require_single_texts(batch);
-    const auto teacher = taught(batch, dropout);
+    auto teacher = taught(batch, dropout);  // first: the student's graph must find the parameters as it used them
     const auto student = model.counted_logits(batch);
+    teacher = teacher.to(student.device());
     if (teacher.sizes() != student.sizes())
       throw Error(fmt::format("distill: the teacher gives {} logits a label and the student {}", teacher.size(1),
                               student.size(1)));
     const auto flat = batch.labels.reshape({-1});
-    const auto labels = flat.index_select(0, flat.ge(0).nonzero().squeeze(1));
+    const auto labels = flat.index_select(0, flat.ge(0).nonzero().squeeze(1)).to(student.device());
     const auto found = mixed_loss(student, teacher, labels, {params_.temperature, params_.weight});
     return {found.sum,
             static_cast<std::uint64_t>(student.size(0)),

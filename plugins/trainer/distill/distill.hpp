@@ -29,10 +29,11 @@ class Distill final : public Stateless<Trainer> {
   Distill(Params params, Host& host);
   std::uint64_t steps(std::uint64_t examples) const override { return train::steps_of(params_, examples); }
   std::vector<std::string> remarks(const Layout&) const override;
+  bool shares_batches() const override { return true; }
   TrainResult train(Model&, Adapter&, DataSource&, const TrainContext&) override;
 
  private:
-  void open_teacher(const Model& student);
+  void open_teacher(const Model& student, at::Device);
   Params params_;
   Host& host_;
   std::shared_ptr<Model> teacher_;

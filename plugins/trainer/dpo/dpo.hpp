@@ -29,6 +29,7 @@ class Dpo final : public Stateless<Trainer> {
  public:
   Dpo(Params params, Host& host) : params_(params), host_(host) {}
   std::uint64_t steps(std::uint64_t examples) const override;
+  bool shares_batches() const override { return true; }
   TrainResult train(Model&, Adapter&, DataSource&, const TrainContext&) override;
 
  private:

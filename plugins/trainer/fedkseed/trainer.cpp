@@ -43,10 +43,10 @@ std::vector<at::Tensor> live_tensors(Adapter& adapter) {
   return all;
 }
 
-// A tensor's elements in row-major order: in place, or in a copy that write_back() takes to it.
+// A tensor's elements in row-major order, on the CPU: in place, or in a copy that write_back() takes to it.
 class Elements {
  public:
-  explicit Elements(at::Tensor tensor) : tensor_(tensor.detach()), flat_(tensor_.contiguous()) {}
+  explicit Elements(at::Tensor tensor) : tensor_(tensor.detach()), flat_(tensor_.to(at::kCPU).contiguous()) {}
   float* data() const { return flat_.mutable_data_ptr<float>(); }
   void write_back() {
     if (!flat_.is_same(tensor_)) tensor_.copy_(flat_);

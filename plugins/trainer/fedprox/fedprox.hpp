@@ -13,6 +13,7 @@ class FedProx final : public Stateless<Trainer> {
  public:
   FedProx(Params params, Host& host) : params_(params), host_(host) {}
   std::uint64_t steps(std::uint64_t examples) const override { return train::steps_of(params_, examples); }
+  bool shares_batches() const override { return true; }
   TrainResult train(Model&, Adapter&, DataSource&, const TrainContext&) override;
 
  private:

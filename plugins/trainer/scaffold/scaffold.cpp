@@ -40,7 +40,7 @@ struct Track {
 };
 
 at::Tensor or_zeros(const at::Tensor* found, const at::Tensor& like) {
-  return found ? *found : at::zeros_like(like.detach());
+  return found ? found->to(like.device()) : at::zeros_like(like.detach());
 }
 
 template <class Map>
@@ -107,7 +107,7 @@ TrainResult Scaffold::train(Model& model, Adapter& adapter, DataSource& data, co
     auto change = at::zeros(spec.shape, at::TensorOptions().dtype(at::kFloat));
     const auto index = indices.find(spec.name);
     if (index != indices.end() && result.steps > 0) {  // others are at rest or stay here: nothing to say
-      change = tracks.at(index->second).sum.div(static_cast<double>(result.steps));
+      change = tracks.at(index->second).sum.div(static_cast<double>(result.steps)).to(at::kCPU);
       if (const auto* own = find(own_, spec.name)) change.sub_(*own);
     }
     changes_.push_back(std::move(change));

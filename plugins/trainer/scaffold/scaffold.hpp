@@ -21,6 +21,7 @@ class Scaffold final : public Trainer {
   std::vector<Channel> up(const Layout& trainable) const override;
   std::vector<Channel> down(const Layout& trainable) const override { return up(trainable); }
   void receive(Model&, Adapter&, const Download&) override;
+  bool shares_batches() const override { return true; }
   TrainResult train(Model&, Adapter&, DataSource&, const TrainContext&) override;
   std::vector<at::Tensor> outgoing(std::string_view channel) override;
   void sent(std::string_view channel, std::span<const at::Tensor> decoded) override;

@@ -15,6 +15,7 @@ class Sft final : public Stateless<Trainer> {
  public:
   Sft(Params params, Host& host) : params_(params), host_(host) {}
   std::uint64_t steps(std::uint64_t examples) const override { return train::steps_of(params_, examples); }
+  bool shares_batches() const override { return true; }
   TrainResult train(Model& model, Adapter& adapter, DataSource& data, const TrainContext& context) override {
     return train::run(params_, host_, model, adapter, data, context);
   }

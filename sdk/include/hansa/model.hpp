@@ -1,4 +1,6 @@
 // Kind "model": an architecture over a base read from a Hugging Face directory. Node side, training thread only.
+// Devices: a batch lies on the CPU, whatever the model computes on; the model takes it over. What a forward pass gives lies on
+// the model's device; weights that are asked for (base, merged) on the CPU.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -111,7 +113,9 @@ class Model : public Component {
   virtual std::pair<at::Tensor, at::Tensor> base(std::string_view module) const = 0;
   // All tensors of a checkpoint of the model as it now computes (injections folded in), in checkpoint names and layout, fp32.
   virtual std::vector<std::pair<std::string, at::Tensor>> merged() const = 0;
-  virtual void inject(std::span<const Injection>) = 0;  // replaces earlier ones; honours each or refuses it by name
+  // Replaces earlier ones; honours each or refuses it by name. Brings their tensors to the model's device, in place: all who
+  // hold them see them there, and an adapter need not know of devices.
+  virtual void inject(std::span<const Injection>) = 0;
   virtual void enable_dropout(
       std::uint64_t seed) = 0;                // the model's and the injections'; masks are a function of the seed
   virtual void disable_dropout() = 0;         // how a model starts

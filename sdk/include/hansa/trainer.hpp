@@ -2,6 +2,7 @@
 #pragma once
 #include <hansa/adapter.hpp>
 #include <hansa/data_source.hpp>
+#include <hansa/peers.hpp>
 
 namespace hansa {
 
@@ -11,6 +12,8 @@ struct TrainContext {
   NodeId node = 0;
   Round rounds = 0;        // of the whole run: schedules may need it
   std::uint64_t seed = 0;  // from (run seed, node, round): order of data, dropout
+  Peers* peers =
+      nullptr;  // with whom this silo's batches are shared out; null: nobody. Only for trainers that shares_batches()
 };
 
 class Trainer : public Component {
@@ -41,6 +44,9 @@ class Trainer : public Component {
   // What the coordinator will decode of a Mean channel's tensors, after clip, noise and codecs: state that must agree with
   // the coordinator's moves by this, not by what was meant.
   virtual void sent(std::string_view channel, std::span<const at::Tensor> decoded) {}
+  // Whether train() heeds context.peers: each of several processes works on its part of every batch, and all end with the
+  // parameters that one process would end with. The host refuses to run another trainer in several processes.
+  virtual bool shares_batches() const { return false; }
 };
 
 }  // namespace hansa

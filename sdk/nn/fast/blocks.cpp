@@ -125,6 +125,7 @@ struct Block::Run {
   std::shared_ptr<Buffers> saved;
   Pairs qkv, output, gate_up, down;
   at::ScalarType type = at::kFloat;
+  std::uint64_t taken = 0;  // takes() after this pass's own
 
   std::int64_t rows() const { return of.batch * of.length; }
   std::int64_t width() const { return block.matrices_.qkv.in(); }
@@ -221,16 +222,27 @@ struct Block::Run {
             .curve = curve};
   }
 
+  // All four matrices with this pass's pairs.
+  void take() {
+    auto& m = block.matrices_;
+    m.qkv.take(qkv, type);
+    m.output.take(output, type);
+    m.gate_up.take(gate_up, type);
+    m.down.take(down, type);
+    taken = takes();
+  }
+  std::uint64_t takes() const {
+    const auto& m = block.matrices_;
+    return m.qkv.takes() + m.output.takes() + m.gate_up.takes() + m.down.takes();
+  }
+
   // Up to the gate; what backward needs is in `saved` then.
   template <class T>
   void forward_inside(const at::Tensor& x) {
     auto& m = block.matrices_;
     const auto& spec = block.spec_;
     const auto dim = heads().dim, wide = heads().query_width(), narrow = heads().key_value_width();
-    m.qkv.take(qkv, type);
-    m.output.take(output, type);
-    m.gate_up.take(gate_up, type);
-    m.down.take(down, type);
+    take();
 
     auto normed = joined_input("normed", m.qkv, qkv);
     norm<T>(spec.attention_norm, *block.attention_norm_, x, {}, {}, normed, keep_float("scale", {rows()}));
@@ -284,11 +296,8 @@ struct Block::Run {
     const auto dim = heads().dim, wide = heads().query_width(), narrow = heads().key_value_width();
     if (of.recompute) {
       forward_inside<T>(x);
-    } else {
-      m.qkv.take(qkv, type);
-      m.output.take(output, type);
-      m.gate_up.take(gate_up, type);
-      m.down.take(down, type);
+    } else if (taken != takes()) {
+      take();
     }
     found.resize(4);
     auto act = joined_input("act", m.down, down), d_act = joined_input("d act", m.down, down);

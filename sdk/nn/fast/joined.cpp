@@ -1,8 +1,11 @@
 #include "nn/fast/joined.hpp"
 
+#include <algorithm>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 
 #include "nn/fast/passes.hpp"
@@ -39,6 +42,7 @@ void Joined::hold(std::int64_t columns, at::ScalarType type) {
     places_[i]->weight = part;
   }
   joined_ = wider;
+  written_.clear();
   a_ = at::empty({columns, in_}, wider.options());
 }
 
@@ -53,7 +57,8 @@ void cast(const at::Tensor& from, at::Tensor to, double scale) {
                        .to_stride = to.stride(0),
                        .width = source.size(1),
                        .scale = static_cast<float>(scale)};
-  passes<T>().cast(job, 0, source.size(0));
+  at::parallel_for(0, source.size(0), 512,
+                   [&](std::int64_t first, std::int64_t last) { passes<T>().cast(job, first, last); });
 }
 
 }  // namespace
@@ -61,9 +66,13 @@ void cast(const at::Tensor& from, at::Tensor to, double scale) {
 void Joined::take(const Pairs& pairs, at::ScalarType type) {
   hold(pairs.columns, type);
   columns_ = pairs.columns;
+  ++takes_;
   if (columns_ == 0) return;
   auto beside = joined_.narrow(1, in_, columns_);
-  if (pairs.all.size() > 1 || places_.size() > 1) beside.zero_();
+  std::vector<Written> now;
+  for (const auto& pair : pairs.all) now.push_back({pair.column, pair.rank, pair.row});
+  if (now != written_) beside.zero_();  // what no pair writes stays 0 as long as they stand where they stood
+  written_ = std::move(now);
   for (const auto& pair : pairs.all) {
     auto b = beside.narrow(0, pair.row, pair.out).narrow(1, pair.column, pair.rank);
     auto a = a_.narrow(0, pair.column, pair.rank);
@@ -98,22 +107,51 @@ void Joined::backward(at::Tensor& dx, const at::Tensor& dy, Wanted wanted) const
   if (columns_ > 0) dx.narrow(1, 0, in_).addmm_(d_inner, a());
 }
 
+namespace {
+
+// factor * byᵀ x [columns of by, columns of x] in fp32, for a few columns of `by`.
+template <class T>
+at::Tensor thin_product(const at::Tensor& by, const at::Tensor& x, double factor) {
+  const auto held = by.to(at::kFloat).contiguous();
+  auto sum = at::empty({by.size(1), x.size(1)}, held.options());
+  const ThinProductJob<T> job{.by = held.const_data_ptr<float>(),
+                              .x = static_cast<const T*>(x.const_data_ptr()),
+                              .sum = sum.data_ptr<float>(),
+                              .x_stride = x.stride(0),
+                              .sum_stride = sum.size(1),
+                              .rows = x.size(0),
+                              .columns = by.size(1),
+                              .factor = static_cast<float>(factor)};
+  constexpr std::int64_t kStrip = 64;  // columns: a cache line of x or two
+  at::parallel_for(0, (x.size(1) + kStrip - 1) / kStrip, 1, [&](std::int64_t first, std::int64_t last) {
+    passes<T>().thin_product(job, first * kStrip, std::min(last * kStrip, x.size(1)));
+  });
+  return sum;
+}
+
+at::Tensor product(const at::Tensor& by, const at::Tensor& x, double factor) {
+  constexpr std::int64_t kThin = 32;
+  if (by.size(1) > kThin) return at::mm(by.t(), x).to(at::kFloat).mul_(factor);
+  return x.scalar_type() == at::kFloat ? thin_product<float>(by, x, factor) : thin_product<Half>(by, x, factor);
+}
+
+}  // namespace
+
 PairGradients Joined::pairs_backward(const at::Tensor& dx, const at::Tensor& dy, const at::Tensor& x,
                                      const Pairs& pairs) const {
   PairGradients result;
   if (columns_ == 0) return result;
-  const auto d_inner = dx.narrow(1, in_, columns_);
-  const auto of_a = at::mm(d_inner.t(), x.narrow(1, 0, in_));  // [columns, in]
+  const bool any_a = std::ranges::any_of(pairs.all, [](const auto& pair) { return pair.A.requires_grad(); });
+  const auto of_a = any_a ? product(dx.narrow(1, in_, columns_), x.narrow(1, 0, in_), 1) : at::Tensor();
   for (const auto& pair : pairs.all) {
-    const bool a_wanted = pair.A.requires_grad(), b_wanted = pair.B.requires_grad();
-    result.A.push_back(a_wanted ? of_a.narrow(0, pair.column, pair.rank).to(pair.A.scalar_type(), false, true)
-                                : at::Tensor());
-    if (!b_wanted) {
-      result.B.emplace_back();
-      continue;
-    }
-    const auto of_b = at::mm(x.narrow(1, in_ + pair.column, pair.rank).t(), dy.narrow(1, pair.row, pair.out));
-    result.B.push_back(of_b.t().to(pair.B.scalar_type(), false, true, at::MemoryFormat::Contiguous).mul_(pair.scale));
+    at::Tensor a, b;
+    if (pair.A.requires_grad()) a = of_a.narrow(0, pair.column, pair.rank);
+    if (pair.B.requires_grad())
+      b = product(x.narrow(1, in_ + pair.column, pair.rank), dy.narrow(1, pair.row, pair.out), pair.scale)
+              .t()
+              .contiguous();
+    result.A.push_back(a);
+    result.B.push_back(b);
   }
   return result;
 }

@@ -2,6 +2,7 @@
 // low-rank pairs add up to, and one gives the gradients of x and of x Aᵀ. The places' own weights become views of that
 // matrix, so that nothing is held twice. Owned by Blocks; training thread only.
 #pragma once
+#include <cstdint>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -36,6 +37,7 @@ class Joined {
   Pairs pairs() const;  // of the injections that the places have now
   // Writes the pairs beside the weight. Every product until the next call is with these.
   void take(const Pairs&, at::ScalarType);
+  std::uint64_t takes() const { return takes_; }  // so far: whether what was taken still stands
 
   // x [rows, in + columns], whose first columns are set: sets the others, and y = x [W | s·B]ᵀ.
   void forward(at::Tensor& y, at::Tensor& x) const;
@@ -54,6 +56,12 @@ class Joined {
   std::vector<Place*> places_;
   std::vector<std::int64_t> rows_;
   std::int64_t in_ = 0, out_ = 0, columns_ = 0;
+  struct Written {
+    std::int64_t column, rank, row;
+    bool operator==(const Written&) const = default;
+  };
+  std::vector<Written> written_;  // where the pairs of the last take() stand in joined_
+  std::uint64_t takes_ = 0;
   at::Tensor joined_;  // [out, in + most columns so far]
   at::Tensor a_;       // [most columns so far, in]
 };

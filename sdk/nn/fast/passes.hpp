@@ -113,6 +113,17 @@ struct VectorProductJob {
   std::int64_t weight_stride = 0, width = 0, vectors = 1, y_stride = 0;
 };
 
+// sum[column][i] = factor * Σ over rows of by[row][column] x[row][i], for few columns: such a product is thinner than a product
+// of matrices is good at. A call does whole columns i [first, last) of all rows, always in the same order.
+template <class T>
+struct ThinProductJob {
+  const float* by = nullptr;  // [rows, columns], dense
+  const T* x = nullptr;
+  float* sum = nullptr;  // [columns, width]
+  std::int64_t x_stride = 0, sum_stride = 0, rows = 0, columns = 0;
+  float factor = 1;
+};
+
 template <class T>
 struct Passes {
   void (*norm)(const NormJob<T>&, std::int64_t first, std::int64_t last);
@@ -128,6 +139,7 @@ struct Passes {
   void (*sum_rows)(const SumJob<T>&, float* to, std::int64_t first, std::int64_t last);
   void (*cast)(const CastJob<T>&, std::int64_t first, std::int64_t last);
   void (*vector_product)(const VectorProductJob<T>&, std::int64_t first, std::int64_t last);
+  void (*thin_product)(const ThinProductJob<T>&, std::int64_t first, std::int64_t last);
 };
 
 template <class T>

@@ -1,11 +1,13 @@
-# hansa_add_plugin(NAME fedavg SOURCES fedavg.cpp [KINDS aggregator…] [LIBS …] [OUTPUT_DIRECTORY …] [VERSION_SCRIPT …] [NO_INSTALL])
+# hansa_add_plugin(NAME fedavg SOURCES fedavg.cpp [KINDS aggregator…] [LIBS …] [CHECK --set keep=0.5…] [OUTPUT_DIRECTORY …]
+#                  [VERSION_SCRIPT …] [NO_INSTALL])
 #   The shared library hansa_<name>.so in ${CMAKE_BINARY_DIR}/lib/hansa/plugins: hidden symbols, one exported function, and the build
 #   note that the host reads before it loads the file. Targets: plugin_<name>, and plugin_<name>_objects for its test. KINDS are the
-#   interfaces that the note vouches for; left out, they follow from the sources' #include <hansa/…>.
+#   interfaces that the note vouches for; left out, they follow from the sources' #include <hansa/…>. CTest entry
+#   plugin_<name>_conforms: `hansa plugins check`, with the options after CHECK: parameters without which it cannot be made.
 # hansa_add_plugin_test(NAME fedavg SOURCES fedavg_test.cpp [LIBS …])
 #   A program test_plugin_<name>, CTest entry plugin_<name>, with the plugin's objects linked in, so that it may use the
 #   component's class, and HANSA_PLUGIN_FILE defined as the path of the real library. In Hansa's own tree a Catch2 program;
-#   elsewhere the sources have a main() of their own, and an entry plugin_<name>_loads loads the file with the installed program.
+#   elsewhere the sources have a main() of their own.
 # Included by Hansa's own tree and by the installed package (hansaConfig.cmake), which sets HANSA_SDK_INCLUDE_DIR.
 if(NOT HANSA_SDK_INCLUDE_DIR)
   set(HANSA_SDK_INCLUDE_DIR ${CMAKE_CURRENT_LIST_DIR}/../include CACHE INTERNAL "where hansa/plugin.h is")
@@ -116,7 +118,7 @@ function(hansa_note_definitions target)
 endfunction()
 
 function(hansa_add_plugin)
-  cmake_parse_arguments(ARG "NO_INSTALL" "NAME;OUTPUT_DIRECTORY;VERSION_SCRIPT" "KINDS;SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "NO_INSTALL" "NAME;OUTPUT_DIRECTORY;VERSION_SCRIPT" "KINDS;SOURCES;LIBS;CHECK" ${ARGN})
   if(NOT ARG_NAME OR NOT ARG_SOURCES OR ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "hansa_add_plugin(NAME name SOURCES file… [KINDS kind…] [LIBS target…])")
   endif()
@@ -155,12 +157,14 @@ function(hansa_add_plugin)
   if(NOT CMAKE_CXX_FLAGS MATCHES "fsanitize")  # the sanitisers' own symbols come from the program
     target_link_options(plugin_${ARG_NAME} PRIVATE -Wl,-z,defs)
   endif()
-  if(HANSA_PROGRAM)  # elsewhere: the installed program tries it
-    add_test(NAME plugin_${ARG_NAME}_loads COMMAND ${HANSA_PROGRAM} plugins list --plugin-path $<TARGET_FILE:plugin_${ARG_NAME}>)
-  endif()
   if(ARG_NO_INSTALL)
     return()
   endif()
+  if(NOT HANSA_PROGRAM)  # Hansa's own tree; elsewhere it is the installed program
+    set(HANSA_PROGRAM $<TARGET_FILE:hansa>)
+  endif()
+  add_test(NAME plugin_${ARG_NAME}_conforms COMMAND ${HANSA_PROGRAM} plugins check $<TARGET_FILE:plugin_${ARG_NAME}> ${ARG_CHECK})
+  set_tests_properties(plugin_${ARG_NAME}_conforms PROPERTIES LABELS unit)
   install(TARGETS plugin_${ARG_NAME} LIBRARY DESTINATION lib/hansa/plugins)
   if(NOT TARGET hansa_plugins)
     add_custom_target(hansa_plugins ALL)

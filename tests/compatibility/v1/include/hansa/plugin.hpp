@@ -182,6 +182,7 @@ class PluginBuilder {
   template <class T, class P = NoParams, class Interface = typename T::InterfaceType>
   ComponentBuilder<T, P, Interface> add(std::string id, std::string summary) {
     static_assert(std::is_base_of_v<Component, Interface> && std::is_base_of_v<Interface, T>);
+    static_assert(!std::is_abstract_v<T>, "a method of the interface is missing or differs: compare with its header");
     static_assert(std::is_default_constructible_v<P>, "defaults come from the parameter struct's member initialisers");
     static_assert(std::is_constructible_v<T, P, Host&> || std::is_constructible_v<T, P> ||
                       std::is_constructible_v<T, Host&> || std::is_default_constructible_v<T>,
