@@ -16,7 +16,7 @@
 namespace hansa::conformance {
 namespace {
 
-constexpr double kClose = 1e-4;  // of logits, computed another way
+constexpr double kLogitsClose = 1e-4;  // of logits, computed another way
 
 // A model that has what this adapter looks for.
 Bench::Fits fits_of(const Subject& subject) {
@@ -148,7 +148,7 @@ class AdapterDriver final : public Driver {
 
 // ---- checks ----------------------------------------------------------------------------------------------------------------
 
-std::string shape_of(const at::Tensor& tensor) { return shapes_text({tensor.sizes().vec()}); }
+std::string shape_text_of(const at::Tensor& tensor) { return shapes_text({tensor.sizes().vec()}); }
 
 void layout_is_pure(const Subject& subject) {
   Bench bench = bench_for(subject);
@@ -178,7 +178,7 @@ void parameters_fit(const Subject& subject) {
     const auto parameter = fitted.adapter().parameter(i);
     hold(parameter.defined(), fmt::format("parameter({}) is undefined; the layout has '{}' there", i, spec.name));
     hold(parameter.sizes() == at::IntArrayRef(spec.shape),
-         fmt::format("parameter({}) is {}, but the layout's '{}' is {}", i, shape_of(parameter), spec.name,
+         fmt::format("parameter({}) is {}, but the layout's '{}' is {}", i, shape_text_of(parameter), spec.name,
                      shapes_text({spec.shape})));
     hold(parameter.scalar_type() == at::kFloat && spec.dtype == DType::f32,
          fmt::format("'{}' is not fp32 in both the layout and parameter({})", spec.name, i));
@@ -209,7 +209,7 @@ void begins_as_base(const Subject& subject) {
     if (std::holds_alternative<Prompt>(injection.what) || std::holds_alternative<Prefix>(injection.what))
       throw NotConcerned("it puts tokens before each text, and none leaves a model as it is");
   const double off = relative_error(bench.answers(), base);
-  hold(off < kClose,
+  hold(off < kLogitsClose,
        fmt::format("a model with the adapter as created computes other logits than the base, by {:.1e} of the largest",
                    off));
 }
@@ -257,7 +257,7 @@ void base_stays(const Subject& subject) {
   hold(hf::checkpoint_digest(bench.checkpoint) == files, "the files of the base's checkpoint were changed");
 }
 
-void unknown_channel(const Subject& subject) {
+void unknown_feedback(const Subject& subject) {
   Bench bench = bench_for(subject);
   Fitted fitted(subject, bench);
   const auto said = sentence_of([&] {
@@ -303,7 +303,7 @@ void honours_rank(const Subject& subject) {
            fmt::format("at rank {} tensor {} is called '{}', else '{}'", rank, i, spec.name, own.tensors[i].name));
       const auto parameter = fitted.adapter().parameter(i);
       hold(parameter.sizes() == at::IntArrayRef(spec.shape),
-           fmt::format("at rank {} parameter({}) is {}, but the layout says {}", rank, i, shape_of(parameter),
+           fmt::format("at rank {} parameter({}) is {}, but the layout says {}", rank, i, shape_text_of(parameter),
                        shapes_text({spec.shape})));
       for (auto extent : spec.shape) there = there || static_cast<double>(extent) == rank;
     }
@@ -347,7 +347,7 @@ void export_and_import(const Subject& subject) {
   Fitted imported(bench, std::move(fresh));
   imported.put_in();
   const double off = relative_error(bench.answers(), want);
-  hold(off < kClose, fmt::format("after export and import the logits are others, by {:.1e} of the largest", off));
+  hold(off < kLogitsClose, fmt::format("after export and import the logits are others, by {:.1e} of the largest", off));
 }
 
 void foreign_folders(const Subject& subject) {
@@ -391,7 +391,7 @@ std::vector<Check> adapter_checks() {
       {"learns", "Steps along its parameters' gradient make the loss fall.", loss_falls},
       {"base", "The base's weights and files stay as they are, to the bit.", base_stays},
       {"suffices", "The seed and the parameters' values are all that a node needs.", parameters_say_it_all},
-      {"odd-channel", "A channel that it has no use for is refused.", unknown_channel},
+      {"odd-channel", "A channel that it has no use for is refused.", unknown_feedback},
       {"rank", "RankAware: a node's own rank shapes layout and parameters.", honours_rank},
       {"export", "What it exports it recognises, and an import computes the same.", export_and_import},
       {"odd-folders", "Folders that it did not write are not recognised and not imported.", foreign_folders},

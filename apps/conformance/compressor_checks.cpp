@@ -18,7 +18,7 @@ namespace {
 using testing::fits, testing::normal_tensor;
 
 // Shapes by size: a lone element up to a few thousand, with an empty one and a scalar among them.
-std::vector<std::vector<std::int64_t>> shapes_of(int size) {
+std::vector<std::vector<std::int64_t>> packet_shapes(int size) {
   static const std::vector<std::vector<std::int64_t>> by_size[] = {
       {{1}}, {{}, {0}}, {{7}, {3, 5}}, {{257}, {0, 4}, {2, 3, 4, 5}}, {{64, 100}}};
   return by_size[size];
@@ -28,7 +28,9 @@ constexpr DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
 TensorSpec spec_of(const std::vector<std::int64_t>& shape, DType type) {
   return {"model.layers.0.proj.lora_A", type, shape};
 }
-std::string describe_shapes(const Case& input) { return fmt::format("tensors {}", shapes_text(shapes_of(input.size))); }
+std::string describe_shapes(const Case& input) {
+  return fmt::format("tensors {}", shapes_text(packet_shapes(input.size)));
+}
 
 // A codec may take fp32 alone, if plan() says so: `hansa check` then tells before anything runs.
 bool refuses(const Compressor& codec, const TensorSpec& spec) {
@@ -45,7 +47,7 @@ void with_inputs(
     const std::function<void(const Compressor&, const at::Tensor&, const TensorSpec&, std::uint64_t)>& call) {
   const auto codec = subject.make<Compressor>();
   smallest_first(describe_shapes, [&](const Case& input) {
-    for (const auto& shape : shapes_of(input.size))
+    for (const auto& shape : packet_shapes(input.size))
       for (auto type : kFloats) {
         const auto spec = spec_of(shape, type);
         const auto seed = subject.seed * 131 + input.seed;
@@ -71,7 +73,7 @@ class CompressorDriver final : public Driver {
   Component& component() override { return *codec_; }
   NamedTensors play(const Case& input) override {
     NamedTensors trace;
-    for (const auto& shape : shapes_of(input.size)) {
+    for (const auto& shape : packet_shapes(input.size)) {
       const auto values = normal_tensor(DType::f32, shape, input.seed + 1000 * input.round);
       const auto spec = spec_of(shape, DType::f32);
       Lent lent;
@@ -148,7 +150,7 @@ void total(const Subject& subject) {
   const auto codec = subject.make<Compressor>();
   constexpr int kDamages = 300;
   for (int size = 0; size <= kLargest; ++size)
-    for (const auto& extents : shapes_of(size)) {
+    for (const auto& extents : packet_shapes(size)) {
       const auto spec = spec_of(extents, DType::f32);
       const auto good = codec->encode(normal_tensor(DType::f32, extents, subject.seed), {1, 2});
       try {
@@ -162,12 +164,12 @@ void total(const Subject& subject) {
     }
 }
 
-void needs(const Subject& subject, std::uint64_t trait, const char* name) {
+void packet_needs(const Subject& subject, std::uint64_t trait, const char* name) {
   if (!subject.declares(trait)) throw NotConcerned(fmt::format("it does not declare {}", name));
 }
 
 void lossless(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_LOSSLESS, "Lossless");
+  packet_needs(subject, HANSA_TRAIT_LOSSLESS, "Lossless");
   with_inputs(subject, [](const Compressor& codec, const at::Tensor& in, const TensorSpec& spec, std::uint64_t seed) {
     hold(same_bits(there_and_back(codec, in, spec, {seed, seed + 1}), in), "what comes back differs");
   });
@@ -176,7 +178,7 @@ void lossless(const Subject& subject) {
 // The mean over many encodings is the input. Each element's error is compared with five standard errors of its mean, the sum
 // over all elements likewise, which sees a bias too small for one of them.
 void unbiased(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_UNBIASED, "Unbiased");
+  packet_needs(subject, HANSA_TRAIT_UNBIASED, "Unbiased");
   const auto codec = subject.make<Compressor>();
   constexpr int kTimes = 600;
   for (std::int64_t count : {1, 7, 64, 1000}) {
@@ -225,7 +227,7 @@ void contraction(const Subject& subject) {
 }
 
 void norm_safe(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_NORM_SAFE, "NormSafe");
+  packet_needs(subject, HANSA_TRAIT_NORM_SAFE, "NormSafe");
   with_inputs(subject, [](const Compressor& codec, const at::Tensor& in, const TensorSpec& spec, std::uint64_t seed) {
     const double before = in.to(at::kDouble).norm().item<double>();
     const double after = there_and_back(codec, in, spec, {seed, seed + 1}).to(at::kDouble).norm().item<double>();
@@ -236,7 +238,7 @@ void norm_safe(const Subject& subject) {
 }
 
 void linear(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_LINEAR, "Linear");
+  packet_needs(subject, HANSA_TRAIT_LINEAR, "Linear");
   with_inputs(subject, [](const Compressor& codec, const at::Tensor& in, const TensorSpec& spec, std::uint64_t seed) {
     if (spec.dtype != DType::f32) return;
     const auto other = normal_tensor(spec.dtype, spec.shape, seed + 5);
@@ -249,7 +251,7 @@ void linear(const Subject& subject) {
 }
 
 void fixed_support(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_FIXED_SUPPORT, "FixedSupport");
+  packet_needs(subject, HANSA_TRAIT_FIXED_SUPPORT, "FixedSupport");
   with_inputs(subject, [](const Compressor& codec, const at::Tensor& in, const TensorSpec& spec, std::uint64_t seed) {
     const auto away = [](const at::Tensor& values) {
       return values.abs().clamp(0, 1).add(1);

@@ -56,7 +56,7 @@ class Exam {
   Layout layout;
 };
 
-NamedTensors trace_of(const Metrics& metrics) {
+NamedTensors evaluator_trace(const Metrics& metrics) {
   NamedTensors trace;
   for (const auto& [name, value] : metrics) trace.emplace_back(name, number(value));
   return trace;
@@ -70,7 +70,7 @@ class EvaluatorDriver final : public Driver {
   NamedTensors play(const Case& input) override {
     exam_->put_in();
     if (watches_inputs) exam_->bench.model.watch_base();
-    auto trace = trace_of(exam_->ask(*evaluator_, input.seed + input.round, count(input)));
+    auto trace = evaluator_trace(exam_->ask(*evaluator_, input.seed + input.round, count(input)));
     if (watches_inputs) exam_->bench.model.check_base("it");
     return trace;
   }
@@ -150,9 +150,9 @@ void asks_again(const Subject& subject) {
   const auto evaluator = subject.make<Evaluator>();
   const auto first = exam.ask(*evaluator, 0, 9);
   const auto other = exam.ask(*evaluator, 40, 5);
-  auto found = difference(trace_of(exam.ask(*evaluator, 0, 9)), trace_of(first));
+  auto found = difference(evaluator_trace(exam.ask(*evaluator, 0, 9)), evaluator_trace(first));
   hold(found.empty(), "asked again about the same silo, with another in between: " + found);
-  found = difference(trace_of(exam.ask(*subject.make<Evaluator>(), 40, 5)), trace_of(other));
+  found = difference(evaluator_trace(exam.ask(*subject.make<Evaluator>(), 40, 5)), evaluator_trace(other));
   hold(found.empty(), "a fresh instance, asked about the second silo only: " + found);
 }
 

@@ -42,7 +42,7 @@ RoundPlan plan_of(const Case& input, double sampling_rate = 0.1) {
 Sensitivity sensitivity_of(double bound, const RoundPlan& plan) {
   return {bound * kLargestWeight, kLargestWeight, plan.expected_cohort};
 }
-std::vector<std::vector<std::int64_t>> shapes_of(int size) {
+std::vector<std::vector<std::int64_t>> update_shapes(int size) {
   static const std::vector<std::vector<std::int64_t>> by_size[] = {
       {{1}}, {{}, {4}}, {{0}, {3, 5}}, {{64}, {2, 3, 4}}, {{40, 50}}};
   return by_size[size];
@@ -70,7 +70,8 @@ Release release(Privacy& mechanism, const Case& input, SecureRng& noise, const s
 }
 std::vector<at::Tensor> values_of(const Case& input) {
   std::vector<at::Tensor> values;
-  for (const auto& shape : shapes_of(input.size)) values.push_back(random_tensor(shape, input.seed + values.size()));
+  for (const auto& shape : update_shapes(input.size))
+    values.push_back(random_tensor(shape, input.seed + values.size()));
   return values;
 }
 
@@ -96,7 +97,7 @@ class PrivacyDriver final : public Driver {
     mechanism_->begin_release(plan, sensitivity_of(1, plan));
   }
   std::string describe(const Case& input) const override {
-    return fmt::format("tensors {}", shapes_text(shapes_of(input.size)));
+    return fmt::format("tensors {}", shapes_text(update_shapes(input.size)));
   }
 
  private:

@@ -164,13 +164,13 @@ class PolicyDriver final : public Driver {
   Instance<RoundPolicy> policy_;
 };
 
-void with_cohorts(const Subject& subject, const std::function<void(RoundPolicy&, std::size_t)>& call) {
+void with_policies(const Subject& subject, const std::function<void(RoundPolicy&, std::size_t)>& call) {
   smallest_first([](const Case& input) { return cohort_text(input.size); },
                  [&](const Case& input) { call(*subject.make<RoundPolicy>(), kCohorts[input.size]); });
 }
 
 void ends(const Subject& subject) {
-  with_cohorts(subject, [](RoundPolicy& policy, std::size_t cohort) {
+  with_policies(subject, [](RoundPolicy& policy, std::size_t cohort) {
     for (std::size_t accepted = 0; accepted <= cohort; ++accepted) {
       const RoundStatus settled{cohort, accepted, 0, cohort - accepted, 1};
       hold(policy.decide(settled) != Next::Wait,
@@ -189,7 +189,7 @@ void ends(const Subject& subject) {
 
 void early(const Subject& subject) {
   if (subject.declares(HANSA_TRAIT_CLOSES_EARLY)) throw NotConcerned("it declares ClosesEarly");
-  with_cohorts(subject, [](RoundPolicy& policy, std::size_t cohort) {
+  with_policies(subject, [](RoundPolicy& policy, std::size_t cohort) {
     for (std::size_t running = 1; running <= cohort; ++running)
       for (double seconds : {0.0, 60.0, 1e7})
         hold(policy.decide({cohort, cohort - running, running, 0, seconds}) != Next::Close,

@@ -16,7 +16,7 @@
 namespace hansa::conformance {
 namespace {
 
-NamedTensors trace_of(Desk& desk, const Turn& turn) {
+NamedTensors trainer_trace(Desk& desk, const Turn& turn) {
   auto trace = desk.values();
   for (const auto& [name, value] : turn.result.metrics) trace.emplace_back("metric " + name, number(value));
   trace.emplace_back("examples", number(static_cast<double>(turn.result.examples)));
@@ -38,8 +38,8 @@ class TrainerDriver final : public Driver {
   NamedTensors play(const Case& input) override {
     desk_.clear();
     auto data = desk_.lessons(input.seed);
-    return trace_of(desk_,
-                    take_turn(desk_, *trainer_, data, context(input), watches_inputs ? Watch::Inputs : Watch::Nothing));
+    return trainer_trace(
+        desk_, take_turn(desk_, *trainer_, data, context(input), watches_inputs ? Watch::Inputs : Watch::Nothing));
   }
   void leave_half_way(const Case& input) override {
     desk_.clear();
@@ -115,7 +115,7 @@ void moves_its_roles(const Subject& subject) {
   }
 }
 
-void model_stays(const Subject& subject) {
+void trained_base_stays(const Subject& subject) {
   Ready ready(subject);
   auto& desk = ready.desk;
   auto& bench = *desk.bench;
@@ -229,7 +229,7 @@ void unknown_channel(const Subject& subject) {
   hold(!said.empty(), "it takes a channel 'no such channel' and says nothing");
 }
 
-void listens(const Subject& subject) {
+void trainer_listens(const Subject& subject) {
   const auto place = workplace_for(subject);
   Desk desk(subject, place.bench, *place.adapter, place.task);
   // Passes through the model after the second batch, with and without a request to stop there.
@@ -277,12 +277,12 @@ std::vector<Check> trainer_checks() {
       {"reports", "It reports a finite \"loss\" per token, and the steps, tokens and examples that it made.",
        reports_truly},
       {"roles", "It moves parameters that are Shared or Personal, and never one that is Frozen.", moves_its_roles},
-      {"model", "The base stays as it is; the model is left as it was lent, without dropout.", model_stays},
+      {"model", "The base stays as it is; the model is left as it was lent, without dropout.", trained_base_stays},
       {"learns", "The loss on the silo does not rise; of pairs of answers, the better one gains.", learns},
       {"pure", "steps(), up() and down() depend on what they are asked and nothing else.", pure_plans},
       {"channels", "What it sends fits the layouts of its channels.", channels_fit},
       {"odd-channel", "A channel that it has no use for is refused.", unknown_channel},
-      {"cancelled", "It ends soon after the host asks it to.", listens},
+      {"cancelled", "It ends soon after the host asks it to.", trainer_listens},
   };
 }
 

@@ -12,7 +12,7 @@
 namespace hansa::config {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 using Params = std::span<const HansaParam* const>;
 
 struct ComponentSection {
@@ -30,7 +30,7 @@ constexpr std::array kComponents{ComponentSection{"model", "model", true},
                                  ComponentSection{"round_policy", "round_policy", false},
                                  ComponentSection{"evaluator", "evaluator", false}};
 
-Json value_of(const HansaValue& value) {
+OrderedJson value_of(const HansaValue& value) {
   switch (value.type) {
     case HANSA_BOOL: return value.integer != 0;
     case HANSA_INT:
@@ -41,12 +41,12 @@ Json value_of(const HansaValue& value) {
     case HANSA_CHOICE:
     case HANSA_PATH: return std::string(text_of(value));
     case HANSA_LIST: {
-      Json list = Json::array();
+      OrderedJson list = OrderedJson::array();
       for (std::uint32_t i = 0; i < value.count; ++i) list.push_back(value_of(*value.items[i]));
       return list;
     }
     default: {
-      Json table = Json::object();
+      OrderedJson table = OrderedJson::object();
       if (value.type == HANSA_COMPONENT) table["use"] = std::string(text_of(value));
       for (std::uint32_t i = 0; i < value.count; ++i) table[value.keys[i]] = value_of(*value.items[i]);
       return table;
@@ -54,21 +54,21 @@ Json value_of(const HansaValue& value) {
   }
 }
 
-void add_range(Json& schema, const HansaParam& param) {
+void add_range(OrderedJson& schema, const HansaParam& param) {
   if (param.flags & HANSA_PARAM_MIN)
     schema[param.flags & HANSA_PARAM_MIN_EXCLUDED ? "exclusiveMinimum" : "minimum"] = param.minimum;
   if (param.flags & HANSA_PARAM_MAX)
     schema[param.flags & HANSA_PARAM_MAX_EXCLUDED ? "exclusiveMaximum" : "maximum"] = param.maximum;
 }
-void add_length(Json& schema, const HansaParam& param, const char* least, const char* most) {
+void add_length(OrderedJson& schema, const HansaParam& param, const char* least, const char* most) {
   if (param.flags & HANSA_PARAM_MIN) schema[least] = static_cast<std::int64_t>(param.minimum);
   if (param.flags & HANSA_PARAM_MAX) schema[most] = static_cast<std::int64_t>(param.maximum);
 }
 
-Json table_of(Params params);
+OrderedJson table_of(Params params);
 
-Json type_of(const HansaParam& param) {
-  Json schema = Json::object();
+OrderedJson type_of(const HansaParam& param) {
+  OrderedJson schema = OrderedJson::object();
   switch (param.type) {
     case HANSA_BOOL: schema["type"] = "boolean"; break;
     case HANSA_INT:
@@ -80,7 +80,7 @@ Json type_of(const HansaParam& param) {
       add_range(schema, param);
       break;
     case HANSA_CHOICE:
-      schema["enum"] = Json::array();
+      schema["enum"] = OrderedJson::array();
       for (std::uint32_t i = 0; i < param.choice_count; ++i) schema["enum"].push_back(param.choices[i]);
       break;
     case HANSA_BYTES: schema["type"] = {"integer", "string"}; break;
@@ -97,7 +97,7 @@ Json type_of(const HansaParam& param) {
   return schema;
 }
 
-Json described(const HansaParam& param) {
+OrderedJson described(const HansaParam& param) {
   auto schema = type_of(param);
   if (schema.contains("$ref")) return schema;  // its siblings would be ignored
   const std::string unit = param.unit && *param.unit ? fmt::format(" ({})", param.unit) : "";
@@ -106,42 +106,43 @@ Json described(const HansaParam& param) {
   return schema;
 }
 
-void add_params(Json& properties, Json& required, Params params) {
+void add_params(OrderedJson& properties, OrderedJson& required, Params params) {
   for (const auto* param : params) {
     properties[param->name] = described(*param);
     if (param->flags & HANSA_PARAM_REQUIRED) required.push_back(param->name);
   }
 }
 
-Json closed_table(Json properties, Json required) {
-  Json schema{{"type", "object"}, {"properties", std::move(properties)}, {"additionalProperties", false}};
+OrderedJson closed_table(OrderedJson properties, OrderedJson required) {
+  OrderedJson schema{{"type", "object"}, {"properties", std::move(properties)}, {"additionalProperties", false}};
   if (!required.empty()) schema["required"] = std::move(required);
   return schema;
 }
 
-Json table_of(Params params) {
-  Json properties = Json::object(), required = Json::array();
+OrderedJson table_of(Params params) {
+  OrderedJson properties = OrderedJson::object(), required = OrderedJson::array();
   add_params(properties, required, params);
   return closed_table(std::move(properties), std::move(required));
 }
 
 // One table per component of the kind. A section that lacks `use` changes what an included file says.
-Json component_of(const ComponentCatalog& catalog, std::string_view kind, Params host) {
-  Json variants = Json::array();
+OrderedJson component_of(const ComponentCatalog& catalog, std::string_view kind, Params host) {
+  OrderedJson variants = OrderedJson::array();
   for (const auto& name : catalog.names(kind)) {
     const auto* component = catalog.find(kind, name);
     if (!component) continue;
-    Json use{{"type", "string"}, {"pattern", fmt::format("^{}(@[0-9]+)?$", name)}, {"description", component->summary}};
-    Json properties{{"use", std::move(use)}}, required = Json::array();
+    OrderedJson use{
+        {"type", "string"}, {"pattern", fmt::format("^{}(@[0-9]+)?$", name)}, {"description", component->summary}};
+    OrderedJson properties{{"use", std::move(use)}}, required = OrderedJson::array();
     add_params(properties, required, {component->params, component->param_count});
     required.push_back("use");
-    Json unused = Json::array();
+    OrderedJson unused = OrderedJson::array();
     add_params(properties, unused, host);
     variants.push_back(closed_table(std::move(properties), std::move(required)));
   }
   return {{"anyOf", std::move(variants)}};
 }
-Json or_a_change(Json section) {
+OrderedJson or_a_change(OrderedJson section) {
   section["anyOf"].push_back({{"type", "object"}, {"not", {{"required", {"use"}}}}});
   return section;
 }
@@ -150,7 +151,7 @@ Json or_a_change(Json section) {
 
 std::string json_schema(const ComponentCatalog& catalog) {
   const auto sections = make_sections();
-  Json definitions = Json::object(), properties = Json::object(), required = Json::array();
+  OrderedJson definitions = OrderedJson::object(), properties = OrderedJson::object(), required = OrderedJson::array();
   properties["include"] = {
       {"type", {"string", "array"}},
       {"items", {{"type", "string"}}},
@@ -168,7 +169,7 @@ std::string json_schema(const ComponentCatalog& catalog) {
     if (needed) required.push_back(name);
   }
   definitions["compressor"] = component_of(catalog, "compressor", {});
-  const Json stages{{"type", "array"}, {"items", {{"$ref", "#/definitions/compressor"}}}};
+  const OrderedJson stages{{"type", "array"}, {"items", {{"$ref", "#/definitions/compressor"}}}};
   properties["codec"] = properties["downlink"] = stages;
   properties["run"] = table_of(sections.run.params());
   properties["train"] = table_of(sections.train.params());
@@ -181,13 +182,13 @@ std::string json_schema(const ComponentCatalog& catalog) {
   properties["report"] = table_of(sections.report.params());
   properties["node"] = {{"type", "array"}, {"items", table_of(sections.node.params())}};
 
-  Json schema{{"$schema", "http://json-schema.org/draft-07/schema#"},
-              {"title", "Hansa pipeline"},
-              {"type", "object"},
-              {"properties", std::move(properties)},
-              {"additionalProperties", false},
-              {"anyOf", {{{"required", {"include"}}}, {{"required", std::move(required)}}}},
-              {"definitions", std::move(definitions)}};
+  OrderedJson schema{{"$schema", "http://json-schema.org/draft-07/schema#"},
+                     {"title", "Hansa pipeline"},
+                     {"type", "object"},
+                     {"properties", std::move(properties)},
+                     {"additionalProperties", false},
+                     {"anyOf", {{{"required", {"include"}}}, {{"required", std::move(required)}}}},
+                     {"definitions", std::move(definitions)}};
   return schema.dump(2) + "\n";
 }
 

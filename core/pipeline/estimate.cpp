@@ -15,13 +15,13 @@ constexpr std::uint64_t kChunk = 1 << 20;     // of the wire
 constexpr std::uint64_t kChunksInFlight = 2;  // per client that is sending
 constexpr std::uint64_t kTrainerCopies = 4;   // value, gradient and two moments of an adaptive optimiser
 
-std::uint64_t bytes_of(const TensorSpec& spec) {
+std::uint64_t dense_bytes(const TensorSpec& spec) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(spec.elements(), 0)) * size_of(spec.dtype);
 }
 
-std::uint64_t bytes_of(const Layout& layout) {
+std::uint64_t dense_bytes(const Layout& layout) {
   std::uint64_t sum = 0;
-  for (const auto& tensor : layout.tensors) sum += bytes_of(tensor);
+  for (const auto& tensor : layout.tensors) sum += dense_bytes(tensor);
   return sum;
 }
 
@@ -48,7 +48,7 @@ std::vector<TensorRow> rows_of(const Layout& layout) {
     if (row == rows.end()) row = rows.insert(rows.end(), {name, type, 0, 0, 0});
     row->count += 1;
     row->elements += static_cast<std::uint64_t>(tensor.elements());
-    row->bytes += bytes_of(tensor);
+    row->bytes += dense_bytes(tensor);
   }
   return rows;
 }
@@ -64,7 +64,7 @@ std::vector<StageRow> uplink(const config::RunSpec& spec, const Exchange& exchan
     for (const auto& channel : exchange.up)
       for (const auto& tensor : channel.layout.tensors) {
         const auto plan = stages == 0 || channel.carry == Carry::Collect
-                              ? SizePlan{{}, bytes_of(tensor), bytes_of(tensor)}
+                              ? SizePlan{{}, dense_bytes(tensor), dense_bytes(tensor)}
                               : chain.plan(tensor);
         row.typical += plan.typical_bytes;
         row.most += plan.most_bytes;
@@ -78,7 +78,8 @@ std::vector<StageRow> uplink(const config::RunSpec& spec, const Exchange& exchan
 std::uint64_t down_bytes(const Channel& channel, const CodecChain& downlink) {
   std::uint64_t sum = 0;
   for (const auto& tensor : channel.layout.tensors)
-    sum += channel.keep == Keep::Latest && !downlink.empty() ? downlink.plan(tensor).typical_bytes : bytes_of(tensor);
+    sum +=
+        channel.keep == Keep::Latest && !downlink.empty() ? downlink.plan(tensor).typical_bytes : dense_bytes(tensor);
   return sum;
 }
 
@@ -86,8 +87,8 @@ std::uint64_t optimiser_state(const Layout& layout, const ServerOptimizer& optim
   std::uint64_t sum = 0;
   for (const auto& tensor : layout.tensors) {
     std::uint64_t own = 0;
-    for (const auto& state : optimizer.state(tensor)) own += bytes_of(state);
-    largest = std::max(largest, own + 2 * bytes_of(tensor));  // parameter and delta beside it
+    for (const auto& state : optimizer.state(tensor)) own += dense_bytes(state);
+    largest = std::max(largest, own + 2 * dense_bytes(tensor));  // parameter and delta beside it
     sum += own;
   }
   return sum;
@@ -155,11 +156,12 @@ CostEstimate estimate(const config::RunSpec& spec, const Shape& shape, const Sta
   }
   const auto upload = cost.up.back();
   cost.coordinator_memory = group + step + clients * kChunksInFlight * kChunk;
-  const auto version = bytes_of(layout) + state;
+  const auto version = dense_bytes(layout) + state;
   // The versions that are kept, the one being written, and a round's uploads.
   cost.coordinator_disk = (static_cast<std::uint64_t>(spec.run.keep_versions) + 1) * version + clients * upload.most;
   const auto width = spec.model_host.compute == "bf16" ? 2u : 4u;
-  cost.node_memory = cost.base_parameters * width + kTrainerCopies * bytes_of(layout) + bytes_of(layout) + upload.most;
+  cost.node_memory =
+      cost.base_parameters * width + kTrainerCopies * dense_bytes(layout) + dense_bytes(layout) + upload.most;
   cost.node_disk = upload.most;
   return cost;
 }

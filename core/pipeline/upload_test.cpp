@@ -19,7 +19,7 @@ using namespace hansa::pipeline;
 
 namespace {
 
-WorkOrder order_of(double clip_bound = std::numeric_limits<double>::infinity()) {
+WorkOrder upload_order(double clip_bound = std::numeric_limits<double>::infinity()) {
   Layout layout;
   layout.tensors = {{"a", DType::f32, {3, 4}}, {"b", DType::f32, {13}}};
   layout.groups = {{"pair", {0, 1}, 0.5}};
@@ -34,7 +34,7 @@ std::vector<at::Tensor> deltas_of(float value) {
   return {at::full({3, 4}, value), at::full({13}, value)};
 }  // norm 5 · value
 
-class NoNoise final : public SecureRng {
+class Untouched final : public SecureRng {
  public:
   at::Tensor gaussian(at::IntArrayRef shape, double) override { return at::zeros(shape); }
 };
@@ -59,10 +59,10 @@ class Seeded final : public Stateless<Compressor> {  // adds the common seed's l
   static double shift(std::uint64_t seed) { return static_cast<double>(1 + seed % 64); }
 };
 
-struct Node {
+struct Uploader {
   CodecChain codecs;
   Instance<Privacy> privacy;
-  NoNoise noise;
+  Untouched noise;
   EncodedUpdate encode(const WorkOrder& order, std::vector<at::Tensor> deltas) {
     std::vector<std::vector<at::Tensor>> channels;
     channels.push_back(std::move(deltas));
@@ -109,9 +109,9 @@ std::string packet_of(const std::vector<std::pair<std::string, at::Tensor>>& ten
 }  // namespace
 
 TEST_CASE("an update within the bound is sent as it is, and screened with its own norm") {
-  Node node;
+  Uploader node;
   Coordinator coordinator;
-  const auto order = order_of(100);
+  const auto order = upload_order(100);
   const auto update = node.encode(order, deltas_of(2));
   CHECK(update.norm_before_clip == Approx(10));
   CHECK(update.clip_factor == 1);
@@ -122,9 +122,9 @@ TEST_CASE("an update within the bound is sent as it is, and screened with its ow
 }
 
 TEST_CASE("an update beyond the bound is scaled to it, all tensors by one factor") {
-  Node node;
+  Uploader node;
   Coordinator coordinator;
-  const auto order = order_of(2);
+  const auto order = upload_order(2);
   const auto update = node.encode(order, deltas_of(2));
   CHECK(update.norm_before_clip == Approx(10));
   CHECK(update.clip_factor == Approx(0.2));
@@ -134,38 +134,39 @@ TEST_CASE("an update beyond the bound is scaled to it, all tensors by one factor
 }
 
 TEST_CASE("a node that does not clip is clipped by the coordinator") {
-  Node node;
+  Uploader node;
   Coordinator coordinator;
-  const auto verdict = coordinator.screen(order_of(2), bytes_of_update(node.encode(order_of(), deltas_of(2))));
+  const auto verdict = coordinator.screen(upload_order(2), bytes_of_update(node.encode(upload_order(), deltas_of(2))));
   CHECK(verdict.accepted);
   CHECK(verdict.norm == Approx(10));
   CHECK(verdict.clip_factor == Approx(0.2));
 }
 
 TEST_CASE("local noise comes after the clip") {
-  Node node;
+  Uploader node;
   Coordinator coordinator;
   node.privacy = owned<Privacy>(std::make_unique<AddsOne>());
-  const auto verdict = coordinator.screen(order_of(), bytes_of_update(node.encode(order_of(5), deltas_of(2))));
+  const auto verdict = coordinator.screen(upload_order(), bytes_of_update(node.encode(upload_order(5), deltas_of(2))));
   CHECK(verdict.norm == Approx(10));  // clipped to ones, then one more each
 }
 
 TEST_CASE("codecs get seeds that both sides know") {
   const Seeded seeded;
-  Node node;
+  Uploader node;
   Coordinator coordinator;
   node.codecs = coordinator.codecs = CodecChain({&seeded});
-  CHECK(coordinator.screen(order_of(), bytes_of_update(node.encode(order_of(), deltas_of(1)))).norm == Approx(5));
+  CHECK(coordinator.screen(upload_order(), bytes_of_update(node.encode(upload_order(), deltas_of(1)))).norm ==
+        Approx(5));
 }
 
 TEST_CASE("an update that is not finite is never encoded, and the tensor is named") {
-  Node node;
+  Uploader node;
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     auto deltas = deltas_of(1);
     deltas[1].data_ptr<float>()[12] = bad;
-    CHECK_THROWS_WITH(node.encode(order_of(), deltas), Catch::Contains("training made b not finite"));
+    CHECK_THROWS_WITH(node.encode(upload_order(), deltas), Catch::Contains("training made b not finite"));
   }
-  CHECK_THROWS_WITH(node.encode(order_of(), {at::zeros({3, 4})}), Catch::Contains("does not have the layout"));
+  CHECK_THROWS_WITH(node.encode(upload_order(), {at::zeros({3, 4})}), Catch::Contains("does not have the layout"));
 }
 
 TEST_CASE("a NaN or an infinity that arrives is refused by name") {
@@ -173,7 +174,7 @@ TEST_CASE("a NaN or an infinity that arrives is refused by name") {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     auto deltas = deltas_of(1);
     deltas[0].data_ptr<float>()[0] = bad;
-    const auto verdict = coordinator.screen(order_of(), packet_of({{"a", deltas[0]}, {"b", deltas[1]}}));
+    const auto verdict = coordinator.screen(upload_order(), packet_of({{"a", deltas[0]}, {"b", deltas[1]}}));
     CHECK_FALSE(verdict.accepted);
     CHECK_THAT(verdict.reason, Catch::Contains("a is not finite"));
   }
@@ -183,7 +184,7 @@ TEST_CASE("the largest finite values do not overflow the norm") {
   Coordinator coordinator;
   const auto most = std::numeric_limits<float>::max();
   const auto verdict =
-      coordinator.screen(order_of(1), packet_of({{"a", at::full({3, 4}, most)}, {"b", at::full({13}, most)}}));
+      coordinator.screen(upload_order(1), packet_of({{"a", at::full({3, 4}, most)}, {"b", at::full({13}, most)}}));
   CHECK(verdict.accepted);
   CHECK(verdict.clip_factor * verdict.norm == Approx(1));
 }
@@ -192,7 +193,7 @@ TEST_CASE("an upload of another layout is refused with the first difference") {
   Coordinator coordinator;
   const auto a = at::zeros({3, 4}), b = at::zeros({13});
   const auto reason = [&](const std::string& packet) {
-    const auto verdict = coordinator.screen(order_of(), packet);
+    const auto verdict = coordinator.screen(upload_order(), packet);
     CHECK_FALSE(verdict.accepted);
     return verdict.reason;
   };
@@ -208,30 +209,31 @@ TEST_CASE("an upload of another layout is refused with the first difference") {
 }
 
 TEST_CASE("bytes that are no packet, or only a part of one, are a verdict and not an exception") {
-  Node node;
+  Uploader node;
   Coordinator coordinator;
-  const auto whole = bytes_of_update(node.encode(order_of(), deltas_of(1)));
-  CHECK_FALSE(coordinator.screen(order_of(), "").accepted);
-  CHECK_FALSE(coordinator.screen(order_of(), "hello").accepted);
-  CHECK_THAT(coordinator.screen(order_of(), whole.substr(0, whole.size() - 4)).reason, Catch::Contains("truncated"));
+  const auto whole = bytes_of_update(node.encode(upload_order(), deltas_of(1)));
+  CHECK_FALSE(coordinator.screen(upload_order(), "").accepted);
+  CHECK_FALSE(coordinator.screen(upload_order(), "hello").accepted);
+  CHECK_THAT(coordinator.screen(upload_order(), whole.substr(0, whole.size() - 4)).reason,
+             Catch::Contains("truncated"));
   for (std::size_t size = 0; size < whole.size(); size += 7)
-    CHECK_FALSE(coordinator.screen(order_of(), whole.substr(0, size)).accepted);
-  CHECK_FALSE(coordinator.screen(order_of(), whole + "more").accepted);
+    CHECK_FALSE(coordinator.screen(upload_order(), whole.substr(0, size)).accepted);
+  CHECK_FALSE(coordinator.screen(upload_order(), whole + "more").accepted);
 }
 
 TEST_CASE("damaged packets never throw, and what is accepted has a finite norm") {
-  Node node;
+  Uploader node;
   const Seeded seeded;
   SplitMix64 rng(5);
   for (const bool coded : {false, true}) {
     Coordinator coordinator;
     if (coded) node.codecs = coordinator.codecs = CodecChain({&seeded});
-    const auto whole = bytes_of_update(node.encode(order_of(), deltas_of(1)));
+    const auto whole = bytes_of_update(node.encode(upload_order(), deltas_of(1)));
     for (int trial = 0; trial < 400; ++trial) {
       auto bytes = whole;
       const auto flips = 1 + rng.below(4);
       for (std::uint64_t i = 0; i < flips; ++i) bytes[rng.below(bytes.size())] = static_cast<char>(rng.next());
-      const auto verdict = coordinator.screen(order_of(2), bytes);
+      const auto verdict = coordinator.screen(upload_order(2), bytes);
       CHECK(verdict.accepted == verdict.reason.empty());
       if (verdict.accepted) CHECK(std::isfinite(verdict.norm));
     }
@@ -239,5 +241,5 @@ TEST_CASE("damaged packets never throw, and what is accepted has a finite norm")
 }
 
 TEST_CASE("a packet that cannot be read from the disk is an error, not a verdict") {
-  CHECK_THROWS_AS(screen_upload("/nowhere/upload", order_of(), {}, 0), Error);
+  CHECK_THROWS_AS(screen_upload("/nowhere/upload", upload_order(), {}, 0), Error);
 }

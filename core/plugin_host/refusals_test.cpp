@@ -13,8 +13,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const fs::path kFixtures = HANSA_FIXTURES;
-const fs::path kGood = kFixtures / "good" / "hansa_fixture_good.so";
+const fs::path kRefused = HANSA_FIXTURES;
+const fs::path kGood = kRefused / "good" / "hansa_fixture_good.so";
 const std::string kRebuild = "cmake -S <its source> -B build && cmake --build build";
 
 struct Changed {  // one line of the note, by its beginning; same length of text in the file
@@ -30,12 +30,12 @@ fs::path with_note(const fs::path& folder, const Changed& line) {
   std::string text;
   bool changed = false;
   for (const auto& [key, value] : parse_note(bytes.substr(first, end - first))) {
-    const auto held = fmt::format("{}={}", key, value);
-    changed = changed || held.starts_with(line.from);
-    if (held.starts_with(line.from))
+    const auto held_by_host = fmt::format("{}={}", key, value);
+    changed = changed || held_by_host.starts_with(line.from);
+    if (held_by_host.starts_with(line.from))
       text += line.to + "\n";
     else if (key != "compiler")
-      text += held + "\n";
+      text += held_by_host + "\n";
   }
   REQUIRE(changed);
   REQUIRE(text.size() <= end - first);
@@ -52,11 +52,11 @@ fs::path for_machine(const fs::path& folder, char machine) {
   write_file_atomically(path, bytes, Durability::Process);
   return path;
 }
-fs::path fixture(const std::string& name) { return kFixtures / name / fmt::format("hansa_fixture_{}.so", name); }
+fs::path fixture(const std::string& name) { return kRefused / name / fmt::format("hansa_fixture_{}.so", name); }
 
-std::string held(const std::string& key) { return *find(host_note(), key); }
+std::string held_by_host(const std::string& key) { return *find(host_note(), key); }
 std::string other_than(const std::string& key, const char* one, const char* two) {
-  return held(key) == one ? two : one;
+  return held_by_host(key) == one ? two : one;
 }
 
 enum class Code { NotRun, Run };  // is any of the file's code run before it is refused?
@@ -75,7 +75,7 @@ std::vector<Row> rows(const fs::path& scratch) {
   const auto newer = sdk + "; or use a newer hansa";
   const auto torch = "Rebuild it with -DHANSA_LIBTORCH set to this host's LibTorch: " + kRebuild;
   const auto mend = "Correct what its source says under HANSA_PLUGIN, and rebuild it";
-  const auto needs = [](const std::string& key) { return "this host needs " + held(key); };
+  const auto needs = [](const std::string& key) { return "this host needs " + held_by_host(key); };
   const auto cuda = other_than("torch_cuda", "yes", "no"), sanitiser = other_than("sanitiser", "none", "address");
   return {
       {"contract, major",
@@ -292,5 +292,5 @@ TEST_CASE("A refusal is one sentence, with the command that helps") {
   CHECK(registry.files().back().why ==
         fmt::format("was built for another host: LibTorch: built for 2.12.0, this host needs {}. Rebuild it with "
                     "-DHANSA_LIBTORCH set to this host's LibTorch: {}",
-                    held("torch"), kRebuild));
+                    held_by_host("torch"), kRebuild));
 }

@@ -30,7 +30,7 @@ std::string refusal(const fs::path& path) {
   CHECK(registry.components().empty());
   return row.why;
 }
-void write(const fs::path& path, std::string_view text) { write_file_atomically(path, text, Durability::Process); }
+void put(const fs::path& path, std::string_view text) { write_file_atomically(path, text, Durability::Process); }
 
 }  // namespace
 
@@ -58,10 +58,10 @@ TEST_CASE("A good plugin is loaded and its components are found by kind, name an
 
 TEST_CASE("What is no library at all is refused, and what is not named like one is skipped") {
   TemporaryDirectory directory;
-  write(directory.path() / "README.md", "about these plugins");
-  write(directory.path() / "hansa_text.so", "not a library");
-  write(directory.path() / "hansa_empty.so", "");
-  write(directory.path() / "hansa_cut.so", read_file(kFixtures / "good" / "hansa_fixture_good.so").substr(0, 5000));
+  put(directory.path() / "README.md", "about these plugins");
+  put(directory.path() / "hansa_text.so", "not a library");
+  put(directory.path() / "hansa_empty.so", "");
+  put(directory.path() / "hansa_cut.so", read_file(kFixtures / "good" / "hansa_fixture_good.so").substr(0, 5000));
   fs::create_directory(directory.path() / "hansa_folder.so");  // not looked at
   fs::create_symlink("/dev/null", directory.path() / "hansa_null.so");
   StrategyRegistry registry;

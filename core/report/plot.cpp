@@ -23,7 +23,7 @@ constexpr std::array kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F
 constexpr std::size_t kManyPoints = 60;  // beyond it, marks would hide the line
 constexpr std::size_t kManyBars = 40;    // beyond it, names would hide each other
 
-std::string in_quotes(std::string_view text) {  // gnuplot's single quotes: nothing inside is interpreted
+std::string in_single_quotes(std::string_view text) {  // gnuplot's single quotes: nothing inside is interpreted
   std::string result = "'";
   for (const char c : text) {
     if (static_cast<unsigned char>(c) < ' ') continue;
@@ -110,7 +110,7 @@ std::string preamble(const std::string& svg_name, int height) {
       "set encoding utf8\n"
       "set terminal svg size 960,{} dynamic noenhanced font 'sans-serif,14' background rgb '#ffffff'\n"
       "set output {}\n",
-      height, in_quotes(svg_name));
+      height, in_single_quotes(svg_name));
 }
 
 // `first`: number of the first data block, of which each script has its own.
@@ -121,7 +121,7 @@ std::string panel_script(const LinePlot& plot, std::size_t first) {
       "set border 3 lc rgb '#606060'\nset tics nomirror\nset grid ytics lt 1 lw 1 lc rgb '#e4e4e4'\n"
       "set key outside right top Left reverse spacing 1.2\n"
       "set xrange [{}:{}]\n",
-      in_quotes(plot.title), in_quotes(plot.x_label), in_quotes(plot.y_label), low, high);
+      in_single_quotes(plot.title), in_single_quotes(plot.x_label), in_single_quotes(plot.y_label), low, high);
   script += plot.y_range
                 ? fmt::format("set yrange [{}:{}]\nset offsets 0, 0, 0, 0\n", plot.y_range->first, plot.y_range->second)
                 : "set yrange [*:*]\nset offsets 0, 0, graph 0.04, graph 0.04\n";
@@ -139,7 +139,7 @@ std::string panel_script(const LinePlot& plot, std::size_t first) {
       }
     }
     script += "EOD\n";
-    const auto title = series.name.empty() ? std::string("notitle") : "title " + in_quotes(series.name);
+    const auto title = series.name.empty() ? std::string("notitle") : "title " + in_single_quotes(series.name);
     lines += fmt::format("{}$s{} using 1:2 {} {}", lines.empty() ? "plot " : ", \\\n     ", first + i, style_of(series),
                          title);
   }
@@ -152,13 +152,13 @@ std::string panel_script(const BarPlot& plot, std::size_t first) {
       "set border 3 lc rgb '#606060'\nset tics nomirror\nset grid ytics lt 1 lw 1 lc rgb '#e4e4e4'\n"
       "unset key\nset boxwidth 0.7\nset style fill solid 0.8\nset xrange [-0.6:{}]\nset yrange [0:*]\nset offsets 0, "
       "0, graph 0.04, 0\n",
-      in_quotes(plot.title), in_quotes(plot.y_label), static_cast<double>(plot.bars.size()) - 0.4);
+      in_single_quotes(plot.title), in_single_quotes(plot.y_label), static_cast<double>(plot.bars.size()) - 0.4);
   std::string names;
   script += fmt::format("$s{} << EOD\n", first);
   for (std::size_t i = 0; i < plot.bars.size(); ++i) {
     script += fmt::format("{} {}\n", i, plot.bars[i].second);
     if (plot.bars.size() <= kManyBars)
-      names += fmt::format("{}{} {}", names.empty() ? "" : ", ", in_quotes(plot.bars[i].first), i);
+      names += fmt::format("{}{} {}", names.empty() ? "" : ", ", in_single_quotes(plot.bars[i].first), i);
   }
   script += "EOD\n";
   script += names.empty() ? std::string() : fmt::format("set xtics ({}) rotate by -35\n", names);

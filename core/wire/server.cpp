@@ -15,9 +15,9 @@
 namespace hansa::wire {
 namespace {
 
-constexpr kj::uint kAdoptFd = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
-                              kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
-                              kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK;
+constexpr kj::uint kAdoptListener = kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
+                                    kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
+                                    kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK;
 
 // One accepted connection. Members die in reverse: the RPC system, then the network and its queue of messages, then the
 // state with the sources that those messages point into.
@@ -50,7 +50,7 @@ struct Server::Impl {
     address = bound.text;
     io.run([&] {
       const int owned = fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
-      listener = io.provider().wrapListenSocketFd(owned, kAdoptFd);
+      listener = io.provider().wrapListenSocketFd(owned, kAdoptListener);
       accepting = accept_forever().eagerlyEvaluate(
           [](kj::Exception&& e) { Log().error("wire: accepting ended: " + describe(e)); });
     });

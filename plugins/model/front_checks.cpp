@@ -22,7 +22,7 @@ namespace {
 constexpr std::int64_t kCount = 3;
 enum class Form { Prompt, Prefix };
 
-std::shared_ptr<Model> initialised(const Subject& subject) {
+std::shared_ptr<Model> initialised_front(const Subject& subject) {
   auto model = subject.make();
   model->initialise(subject.directory, {}, 5);
   return model;
@@ -47,7 +47,7 @@ std::vector<Injection> front(const std::vector<Module>& modules, Form form, std:
   return all;
 }
 
-std::vector<at::Tensor> parameters_of(const std::vector<Injection>& injections) {
+std::vector<at::Tensor> front_parameters(const std::vector<Injection>& injections) {
   std::vector<at::Tensor> all;
   for (const auto& [module, what] : injections) {
     if (const auto* prompt = std::get_if<Prompt>(&what)) all.push_back(prompt->rows);
@@ -60,7 +60,7 @@ std::vector<at::Tensor> parameters_of(const std::vector<Injection>& injections) 
 
 void soft_tokens_are_as_words(const Subject& subject, double embedding_scale) {
   at::NoGradGuard no_grad;
-  auto model = initialised(subject);
+  auto model = initialised_front(subject);
   const auto modules = model->modules(subject.directory);
   const auto batch = one_segment_batch(2, 10, model->vocabulary(), 1);
   const auto words = at::arange(4, 4 + kCount, at::kLong);
@@ -76,7 +76,7 @@ void soft_tokens_are_as_words(const Subject& subject, double embedding_scale) {
 void fronts_agree_however_rows_are_computed(const Subject& subject) {
   at::NoGradGuard no_grad;
   const auto kLong = at::kLong;
-  auto model = initialised(subject);
+  auto model = initialised_front(subject);
   const auto modules = model->modules(subject.directory);
   const auto batch = one_segment_batch(2, 10, model->vocabulary(), 1);
   const auto plain = model->logits(batch, nullptr);
@@ -110,7 +110,7 @@ void fronts_agree_however_rows_are_computed(const Subject& subject) {
 }
 
 void gradients_of_fronts_equal_finite_differences(const Subject& subject) {
-  auto model = initialised(subject);
+  auto model = initialised_front(subject);
   const auto batch = one_segment_batch(2, 6, model->vocabulary(), 1);
   for (const auto form : {Form::Prompt, Form::Prefix}) {
     const auto injections = front(model->modules(subject.directory), form);
@@ -118,7 +118,7 @@ void gradients_of_fronts_equal_finite_differences(const Subject& subject) {
     model->loss(batch).backward();
     const at::NoGradGuard no_grad;
     std::uint64_t seed = 0;
-    for (auto& parameter : parameters_of(injections)) {
+    for (auto& parameter : front_parameters(injections)) {
       REQUIRE(parameter.grad().defined());
       auto direction = at::randn(parameter.sizes(), nn::make_generator(++seed), at::kFloat);
       direction /= direction.norm().item<double>();
@@ -137,7 +137,7 @@ void gradients_of_fronts_equal_finite_differences(const Subject& subject) {
 
 void fronts_take_room(const Subject& subject) {
   using Catch::Matchers::Contains;
-  auto model = initialised(subject);
+  auto model = initialised_front(subject);
   const auto modules = model->modules(subject.directory);
   const auto most = model->max_length();
   const auto before = model->cache(1, 8);

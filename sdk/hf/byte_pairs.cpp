@@ -14,7 +14,7 @@
 namespace hansa::hf {
 namespace {
 
-const std::string& kWhere = kModelWhere;
+const std::string& kBytePairs = kModelWhere;
 constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
 
 std::uint64_t pair_key(TokenId left, TokenId right) { return std::uint64_t{left} << 32 | right; }
@@ -31,7 +31,7 @@ std::pair<std::string, std::string> parts_of_merge(const nlohmann::json& merge, 
       return {text.substr(0, space), text.substr(space + 1)};
     }
   }
-  throw Error(fmt::format("{}: merge {} is {}, not two tokens", kWhere, index, merge.dump()));
+  throw Error(fmt::format("{}: merge {} is {}, not two tokens", kBytePairs, index, merge.dump()));
 }
 
 }  // namespace
@@ -40,16 +40,16 @@ BytePairs::BytePairs(const nlohmann::json& model) : vocabulary_(read_vocabulary(
   allow_only(model,
              {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
               "byte_fallback", "ignore_merges", "vocab", "merges"},
-             kWhere);
+             kBytePairs);
   if (!is_absent(model, "dropout") && model.at("dropout") != 0) {
     throw Error(
         fmt::format("{}: dropout = {} is not supported: the same text would have other ids each time; supported: "
                     "null and 0",
-                    kWhere, model.at("dropout").dump()));
+                    kBytePairs, model.at("dropout").dump()));
   }
-  fuse_unknown_ = flag_of(model, "fuse_unk", false, kWhere);
-  byte_fallback_ = flag_of(model, "byte_fallback", false, kWhere);
-  ignore_merges_ = flag_of(model, "ignore_merges", false, kWhere);
+  fuse_unknown_ = flag_of(model, "fuse_unk", false, kBytePairs);
+  byte_fallback_ = flag_of(model, "byte_fallback", false, kBytePairs);
+  ignore_merges_ = flag_of(model, "ignore_merges", false, kBytePairs);
   if (byte_fallback_) byte_tokens_ = byte_tokens(*this);
   index_characters();
   read_affixes(model);
@@ -66,20 +66,20 @@ void BytePairs::index_characters() {
 }
 
 void BytePairs::read_affixes(const nlohmann::json& model) {
-  if (!is_absent(model, "continuing_subword_prefix")) prefix_ = text_of(model, "continuing_subword_prefix", kWhere);
-  if (!is_absent(model, "end_of_word_suffix")) suffix_ = text_of(model, "end_of_word_suffix", kWhere);
+  if (!is_absent(model, "continuing_subword_prefix")) prefix_ = text_of(model, "continuing_subword_prefix", kBytePairs);
+  if (!is_absent(model, "end_of_word_suffix")) suffix_ = text_of(model, "end_of_word_suffix", kBytePairs);
 }
 
 void BytePairs::read_unknown(const nlohmann::json& model) {
   if (is_absent(model, "unk_token")) return;
-  const auto token = text_of(model, "unk_token", kWhere);
+  const auto token = text_of(model, "unk_token", kBytePairs);
   unknown_ = find(token);
-  if (!unknown_) throw Error(fmt::format("{}: unk_token '{}' is not in the vocabulary", kWhere, token));
+  if (!unknown_) throw Error(fmt::format("{}: unk_token '{}' is not in the vocabulary", kBytePairs, token));
 }
 
 void BytePairs::read_merges(const nlohmann::json& model) {
   if (is_absent(model, "merges") || !model.at("merges").is_array())
-    throw Error(kWhere + ": merges are missing or not a list");
+    throw Error(kBytePairs + ": merges are missing or not a list");
   const auto& merges = model.at("merges");
   merges_.reserve(merges.size());
   std::uint32_t rank = 0;
@@ -93,20 +93,20 @@ void BytePairs::read_merges(const nlohmann::json& model) {
 
 void BytePairs::add_merge(const std::string& left, const std::string& right, std::uint32_t rank) {
   if (left.empty() || right.empty()) {
-    throw Error(fmt::format("{}: merge {} of '{}' and '{}' is cyclic: its result is one of its own parts", kWhere, rank,
-                            left, right));
+    throw Error(fmt::format("{}: merge {} of '{}' and '{}' is cyclic: its result is one of its own parts", kBytePairs,
+                            rank, left, right));
   }
   const auto require = [&](const std::string& token, std::string_view role) {
     const auto id = find(token);
     if (!id)
-      throw Error(fmt::format("{}: merge {} of '{}' and '{}': {} '{}' is not in the vocabulary", kWhere, rank, left,
+      throw Error(fmt::format("{}: merge {} of '{}' and '{}': {} '{}' is not in the vocabulary", kBytePairs, rank, left,
                               right, role, token));
     return *id;
   };
   const auto from_left = require(left, "the token"), from_right = require(right, "the token");
   if (!right.starts_with(prefix_)) {
     throw Error(fmt::format("{}: merge {} of '{}' and '{}': the second has not the continuing_subword_prefix '{}'",
-                            kWhere, rank, left, right, prefix_));
+                            kBytePairs, rank, left, right, prefix_));
   }
   // Where a pair occurs twice the reference counts the last.
   merges_[pair_key(from_left, from_right)] = {rank, require(left + right.substr(prefix_.size()), "the result")};

@@ -19,7 +19,7 @@ constexpr std::size_t kLongestCluster = 5;
   throw Error(fmt::format("tokenizer.json: normalizer: precompiled_charsmap is damaged: {}", why));
 }
 
-std::string bytes_of(std::string_view base64) {
+std::string decoded(std::string_view base64) {
   if (base64.size() % 4 != 0) damaged("it is no base64");
   std::string bytes(base64.size() / 4 * 3, '\0');
   const int size =
@@ -40,7 +40,7 @@ std::uint32_t value(std::uint32_t unit) { return unit & ((1u << 31) - 1); }
 }  // namespace
 
 Charsmap::Charsmap(std::string_view base64) {
-  const auto bytes = bytes_of(base64);
+  const auto bytes = decoded(base64);
   std::uint32_t size = 0;
   if (bytes.size() < sizeof size) damaged("it is too short");
   std::memcpy(&size, bytes.data(), sizeof size);  // little-endian, like this machine

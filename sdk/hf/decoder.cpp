@@ -13,25 +13,25 @@
 namespace hansa::hf {
 namespace {
 
-const std::string kWhere = "tokenizer.json: decoder";
+const std::string kDecoder = "tokenizer.json: decoder";
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 std::size_t count_of(const nlohmann::json& part, const char* key) {
   if (is_absent(part, key)) return 0;
   if (!part.at(key).is_number_unsigned())
-    throw Error(fmt::format("{}: {} = {} is not a count", kWhere, key, part.at(key).dump()));
+    throw Error(fmt::format("{}: {} = {} is not a count", kDecoder, key, part.at(key).dump()));
   return part.at(key).get<std::size_t>();
 }
 
-std::string character_of(const nlohmann::json& part, const char* key) {
-  auto text = text_of(part, key, kWhere);
+std::string text_character(const nlohmann::json& part, const char* key) {
+  auto text = text_of(part, key, kDecoder);
   if (text.empty() || sequence_length(text[0]) != text.size())
-    throw Error(fmt::format("{}: {} is '{}', not one character", kWhere, key, text));
+    throw Error(fmt::format("{}: {} is '{}', not one character", kDecoder, key, text));
   return text;
 }
 
 // A token with a character outside the byte alphabet stands for its own text: added tokens do.
-std::string bytes_of(std::string token) {
+std::string unescaped(std::string token) {
   std::string bytes;
   for (std::size_t at = 0; at < token.size();) {
     const auto byte = byte_of_character(next_code_point(token, at));
@@ -140,45 +140,45 @@ void Decoder::add_token_by_token(Step step) {
 }
 
 void Decoder::add(const nlohmann::json& part) {
-  const auto type = part.is_object() ? text_of(part, "type", kWhere) : throw Error(kWhere + " is not an object");
+  const auto type = part.is_object() ? text_of(part, "type", kDecoder) : throw Error(kDecoder + " is not an object");
   if (type == "Sequence") {
-    allow_only(part, {"type", "decoders"}, kWhere);
+    allow_only(part, {"type", "decoders"}, kDecoder);
     for (const auto& member : part.at("decoders")) add(member);
   } else if (type == "ByteLevel") {
-    allow_only(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, kWhere);  // none of them acts here
+    allow_only(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, kDecoder);  // none of them acts here
     add_token_by_token(Bytes{});
     steps_.emplace_back(ReplaceBadBytes{});
   } else if (type == "ByteFallback") {
-    allow_only(part, {"type"}, kWhere);
+    allow_only(part, {"type"}, kDecoder);
     steps_.emplace_back(ByteFallback{});
   } else if (type == "Fuse") {
-    allow_only(part, {"type"}, kWhere);
+    allow_only(part, {"type"}, kDecoder);
     steps_.emplace_back(Fuse{});
   } else if (type == "Strip") {
-    allow_only(part, {"type", "content", "start", "stop"}, kWhere);
-    add_token_by_token(Strip{character_of(part, "content"), count_of(part, "start"), count_of(part, "stop")});
+    allow_only(part, {"type", "content", "start", "stop"}, kDecoder);
+    add_token_by_token(Strip{text_character(part, "content"), count_of(part, "start"), count_of(part, "stop")});
   } else if (type == "Replace") {
-    add_token_by_token(ReplaceText(part, kWhere));
+    add_token_by_token(ReplaceText(part, kDecoder));
   } else if (type == "Metaspace") {
-    allow_only(part, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"}, kWhere);
+    allow_only(part, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"}, kDecoder);
     const bool never = !is_absent(part, "prepend_scheme") && part.at("prepend_scheme") == "never";
-    add_token_by_token(Metaspace{character_of(part, "replacement"), !never});
+    add_token_by_token(Metaspace{text_character(part, "replacement"), !never});
   } else if (type == "WordPiece") {
-    allow_only(part, {"type", "prefix", "cleanup"}, kWhere);
-    add_token_by_token(Words{text_of(part, "prefix", kWhere), flag_of(part, "cleanup", true, kWhere)});
+    allow_only(part, {"type", "prefix", "cleanup"}, kDecoder);
+    add_token_by_token(Words{text_of(part, "prefix", kDecoder), flag_of(part, "cleanup", true, kDecoder)});
   } else if (type == "BPEDecoder") {
-    allow_only(part, {"type", "suffix"}, kWhere);
-    steps_.emplace_back(EndOfWord{text_of(part, "suffix", kWhere)});
+    allow_only(part, {"type", "suffix"}, kDecoder);
+    steps_.emplace_back(EndOfWord{text_of(part, "suffix", kDecoder)});
   } else {
     throw Error(
         fmt::format("{}: type '{}' is not supported; supported: BPEDecoder, ByteFallback, ByteLevel, Fuse, "
                     "Metaspace, Replace, Sequence, Strip, WordPiece",
-                    kWhere, type));
+                    kDecoder, type));
   }
 }
 
 std::string Decoder::of_token(const Step& step, std::string token, Place place, MatchSpace& space) {
-  if (std::holds_alternative<Bytes>(step)) return bytes_of(std::move(token));
+  if (std::holds_alternative<Bytes>(step)) return unescaped(std::move(token));
   if (const auto* how = std::get_if<Strip>(&step)) {
     strip(token, how->content, how->start, how->stop);
   } else if (const auto* metaspace = std::get_if<Metaspace>(&step)) {

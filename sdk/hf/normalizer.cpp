@@ -16,7 +16,7 @@
 namespace hansa::hf {
 namespace {
 
-const std::string kWhere = "tokenizer.json: normalizer";
+const std::string kNormalizer = "tokenizer.json: normalizer";
 using Step = Normalizer::Step;
 
 class Form : public Step {
@@ -41,7 +41,7 @@ class Prepend : public Step {
 
 class Replace : public Step {
  public:
-  explicit Replace(const nlohmann::json& part) : replace_(part, kWhere) {}
+  explicit Replace(const nlohmann::json& part) : replace_(part, kNormalizer) {}
   void apply(Normalized& now, MatchSpace& space) const override {
     if (replace_.content.empty() && !now.front_lost) {
       std::vector<TextRange> found;
@@ -165,12 +165,12 @@ constexpr CodePointRange kNmtSpace[] = {{0x9, 0xA},       {0xC, 0xD},       {0x1
                                         {0x2028, 0x2029}, {0x2581, 0x2581}, {0xFEFF, 0xFEFF}, {0xFFFD, 0xFFFD}};
 
 BertText::Options bert_options(const nlohmann::json& part) {
-  allow_only(part, {"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}, kWhere);
+  allow_only(part, {"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}, kNormalizer);
   BertText::Options options;
-  options.clean = flag_of(part, "clean_text", true, kWhere);
-  options.ideographs = flag_of(part, "handle_chinese_chars", true, kWhere);
-  options.lower_case = flag_of(part, "lowercase", true, kWhere);
-  options.strip_accents = flag_of(part, "strip_accents", options.lower_case, kWhere);
+  options.clean = flag_of(part, "clean_text", true, kNormalizer);
+  options.ideographs = flag_of(part, "handle_chinese_chars", true, kNormalizer);
+  options.lower_case = flag_of(part, "lowercase", true, kNormalizer);
+  options.strip_accents = flag_of(part, "strip_accents", options.lower_case, kNormalizer);
   return options;
 }
 
@@ -214,14 +214,15 @@ Normalizer::Normalizer(const nlohmann::json& part) {
 Normalizer::~Normalizer() = default;
 
 void Normalizer::add(const nlohmann::json& part) {
-  const auto type = part.is_object() ? text_of(part, "type", kWhere) : throw Error(kWhere + " is not an object");
-  const auto plain = [&]() { allow_only(part, {"type"}, kWhere); };
+  const auto type =
+      part.is_object() ? text_of(part, "type", kNormalizer) : throw Error(kNormalizer + " is not an object");
+  const auto plain = [&]() { allow_only(part, {"type"}, kNormalizer); };
   const auto form = [&](UnicodeForm::Kind kind) {
     plain();
     steps_.push_back(std::make_unique<Form>(kind));
   };
   if (type == "Sequence") {
-    allow_only(part, {"type", "normalizers"}, kWhere);
+    allow_only(part, {"type", "normalizers"}, kNormalizer);
     for (const auto& member : part.at("normalizers")) add(member);
   } else if (type == "NFC") {
     form(UnicodeForm::Kind::Nfc);
@@ -232,20 +233,20 @@ void Normalizer::add(const nlohmann::json& part) {
   } else if (type == "NFKD") {
     form(UnicodeForm::Kind::Nfkd);
   } else if (type == "Prepend") {
-    allow_only(part, {"type", "prepend"}, kWhere);
-    steps_.push_back(std::make_unique<Prepend>(text_of(part, "prepend", kWhere)));
+    allow_only(part, {"type", "prepend"}, kNormalizer);
+    steps_.push_back(std::make_unique<Prepend>(text_of(part, "prepend", kNormalizer)));
   } else if (type == "Replace") {
     steps_.push_back(std::make_unique<Replace>(part));
   } else if (type == "BertNormalizer") {
     steps_.push_back(std::make_unique<Bert>(bert_options(part)));
   } else if (type == "Precompiled") {
-    allow_only(part, {"type", "precompiled_charsmap"}, kWhere);
-    const auto map = text_of(part, "precompiled_charsmap", kWhere);
+    allow_only(part, {"type", "precompiled_charsmap"}, kNormalizer);
+    const auto map = text_of(part, "precompiled_charsmap", kNormalizer);
     steps_.push_back(std::make_unique<Precompiled>(map));
   } else if (type == "Strip") {
-    allow_only(part, {"type", "strip_left", "strip_right"}, kWhere);
-    steps_.push_back(
-        std::make_unique<Strip>(flag_of(part, "strip_left", true, kWhere), flag_of(part, "strip_right", true, kWhere)));
+    allow_only(part, {"type", "strip_left", "strip_right"}, kNormalizer);
+    steps_.push_back(std::make_unique<Strip>(flag_of(part, "strip_left", true, kNormalizer),
+                                             flag_of(part, "strip_right", true, kNormalizer)));
   } else if (type == "Lowercase") {
     plain();
     steps_.push_back(std::make_unique<LowerCase>());
@@ -263,7 +264,7 @@ void Normalizer::add(const nlohmann::json& part) {
     throw Error(
         fmt::format("{}: type '{}' is not supported; supported: BertNormalizer, ByteLevel, Lowercase, NFC, NFD, NFKC, "
                     "NFKD, Nmt, Precompiled, Prepend, Replace, Sequence, Strip, StripAccents",
-                    kWhere, type));
+                    kNormalizer, type));
   }
 }
 

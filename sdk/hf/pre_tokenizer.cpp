@@ -13,15 +13,15 @@
 namespace hansa::hf {
 namespace {
 
-const std::string kWhere = "tokenizer.json: pre_tokenizer";
+const std::string kPreTokenizer = "tokenizer.json: pre_tokenizer";
 
 // What ByteLevel splits by with use_regex: GPT-2's expression.
 constexpr std::string_view kGpt2Words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 std::uint32_t character_of(const nlohmann::json& part, const char* key) {
-  const auto text = text_of(part, key, kWhere);
+  const auto text = text_of(part, key, kPreTokenizer);
   if (text.empty() || sequence_length(text[0]) != text.size())
-    throw Error(fmt::format("{}: {} is '{}', not one character", kWhere, key, text));
+    throw Error(fmt::format("{}: {} is '{}', not one character", kPreTokenizer, key, text));
   std::size_t at = 0;
   return next_code_point(text, at);
 }
@@ -55,50 +55,51 @@ PreTokenizer::PreTokenizer(const nlohmann::json& part) {
 }
 
 void PreTokenizer::add(const nlohmann::json& part) {
-  const auto type = part.is_object() ? text_of(part, "type", kWhere) : throw Error(kWhere + " is not an object");
+  const auto type =
+      part.is_object() ? text_of(part, "type", kPreTokenizer) : throw Error(kPreTokenizer + " is not an object");
   if (type == "Sequence") {
-    allow_only(part, {"type", "pretokenizers"}, kWhere);
+    allow_only(part, {"type", "pretokenizers"}, kPreTokenizer);
     for (const auto& member : part.at("pretokenizers")) add(member);
   } else if (type == "ByteLevel") {
     add_byte_level(part);
   } else if (type == "Split") {
     add_split(part);
   } else if (type == "Digits") {
-    allow_only(part, {"type", "individual_digits"}, kWhere);
-    const bool individual = flag_of(part, "individual_digits", false, kWhere);
+    allow_only(part, {"type", "individual_digits"}, kPreTokenizer);
+    const bool individual = flag_of(part, "individual_digits", false, kPreTokenizer);
     add_set(digits_of_pre_tokenizer(), individual ? Behavior::Isolated : Behavior::Contiguous);
   } else if (type == "Metaspace") {
     add_metaspace(part);
   } else if (type == "BertPreTokenizer") {
-    allow_only(part, {"type"}, kWhere);
+    allow_only(part, {"type"}, kPreTokenizer);
     add_set(white_space(), Behavior::Removed);
     add_set(punctuation(), Behavior::Isolated);
   } else if (type == "WhitespaceSplit") {
-    allow_only(part, {"type"}, kWhere);
+    allow_only(part, {"type"}, kPreTokenizer);
     add_set(white_space(), Behavior::Removed);
   } else if (type == "Whitespace") {
-    allow_only(part, {"type"}, kWhere);
+    allow_only(part, {"type"}, kPreTokenizer);
     auto neither = CodePointSet(word_of_pre_tokenizer()).add(white_space()).complement();
     const std::vector<ExpressionItem> words = {word_of_pre_tokenizer(), "+", "|", std::move(neither), "+"};
     steps_.emplace_back(Split{SplitPattern::of_items(words, type), Behavior::Removed, true});
   } else if (type == "Punctuation") {
-    allow_only(part, {"type", "behavior"}, kWhere);
+    allow_only(part, {"type", "behavior"}, kPreTokenizer);
     add_set(punctuation(),
-            is_absent(part, "behavior") ? Behavior::Isolated : behavior_of(text_of(part, "behavior", kWhere)));
+            is_absent(part, "behavior") ? Behavior::Isolated : behavior_of(text_of(part, "behavior", kPreTokenizer)));
   } else if (type == "CharDelimiterSplit") {
-    allow_only(part, {"type", "delimiter"}, kWhere);
+    allow_only(part, {"type", "delimiter"}, kPreTokenizer);
     add_set(CodePointSet::of(character_of(part, "delimiter")), Behavior::Removed);
   } else if (type == "FixedLength") {
-    allow_only(part, {"type", "length"}, kWhere);
+    allow_only(part, {"type", "length"}, kPreTokenizer);
     const auto& length = is_absent(part, "length") ? nlohmann::json(5u) : part.at("length");
     if (!length.is_number_unsigned() || length == 0)
-      throw Error(fmt::format("{}: length = {} is no number above 0", kWhere, length.dump()));
+      throw Error(fmt::format("{}: length = {} is no number above 0", kPreTokenizer, length.dump()));
     steps_.emplace_back(FixedLength{length.get<std::size_t>()});
   } else {
     throw Error(fmt::format(
         "{}: type '{}' is not supported; supported: BertPreTokenizer, ByteLevel, CharDelimiterSplit, Digits, "
         "FixedLength, Metaspace, Punctuation, Sequence, Split, Whitespace, WhitespaceSplit",
-        kWhere, type));
+        kPreTokenizer, type));
   }
 }
 
@@ -108,42 +109,45 @@ void PreTokenizer::add_set(const CodePointSet& set, Behavior behavior) {
 
 // Older files say add_prefix_space where newer ones have prepend_scheme; str_rep is a form of `replacement` that goes unread.
 void PreTokenizer::add_metaspace(const nlohmann::json& part) {
-  allow_only(part, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"}, kWhere);
+  allow_only(part, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"}, kPreTokenizer);
   Metaspace metaspace;
   append_utf8(metaspace.mark, character_of(part, "replacement"));
-  const auto scheme = is_absent(part, "prepend_scheme") ? "always" : text_of(part, "prepend_scheme", kWhere);
+  const auto scheme = is_absent(part, "prepend_scheme") ? "always" : text_of(part, "prepend_scheme", kPreTokenizer);
   using Prepend = Metaspace::Prepend;
   if (scheme == "first") {
     metaspace.prepend = Prepend::First;
   } else if (scheme == "never") {
     metaspace.prepend = Prepend::Never;
   } else if (scheme != "always") {
-    throw Error(
-        fmt::format("{}: prepend_scheme = '{}' is not supported; supported: always, first, never", kWhere, scheme));
+    throw Error(fmt::format("{}: prepend_scheme = '{}' is not supported; supported: always, first, never",
+                            kPreTokenizer, scheme));
   }
-  if (!flag_of(part, "add_prefix_space", true, kWhere)) {
+  if (!flag_of(part, "add_prefix_space", true, kPreTokenizer)) {
     // The reference takes a missing scheme for "always", and then refuses the file for contradicting itself.
     if (metaspace.prepend != Prepend::Never)
-      throw Error(kWhere + ": add_prefix_space = false contradicts prepend_scheme, which has to be \"never\"");
+      throw Error(kPreTokenizer + ": add_prefix_space = false contradicts prepend_scheme, which has to be \"never\"");
   }
   const auto mark = metaspace.mark;
   steps_.emplace_back(std::move(metaspace));
-  if (flag_of(part, "split", true, kWhere))
+  if (flag_of(part, "split", true, kPreTokenizer))
     steps_.emplace_back(Split{SplitPattern::of_text(mark), Behavior::MergedWithNext});
 }
 
 void PreTokenizer::add_byte_level(const nlohmann::json& part) {
-  allow_only(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, kWhere);  // offsets are not ours to give
-  if (flag_of(part, "add_prefix_space", true, kWhere)) steps_.emplace_back(PrefixSpace{});
-  if (flag_of(part, "use_regex", true, kWhere)) steps_.emplace_back(Split{SplitPattern::of_expression(kGpt2Words)});
+  allow_only(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"},
+             kPreTokenizer);  // offsets are not ours to give
+  if (flag_of(part, "add_prefix_space", true, kPreTokenizer)) steps_.emplace_back(PrefixSpace{});
+  if (flag_of(part, "use_regex", true, kPreTokenizer))
+    steps_.emplace_back(Split{SplitPattern::of_expression(kGpt2Words)});
   steps_.emplace_back(MapBytes{});
 }
 
 void PreTokenizer::add_split(const nlohmann::json& part) {
-  allow_only(part, {"type", "pattern", "behavior", "invert"}, kWhere);
-  if (is_absent(part, "pattern")) throw Error(kWhere + ": Split has no pattern");
-  steps_.emplace_back(Split{pattern_of(part.at("pattern"), kWhere), behavior_of(text_of(part, "behavior", kWhere)),
-                            flag_of(part, "invert", false, kWhere)});
+  allow_only(part, {"type", "pattern", "behavior", "invert"}, kPreTokenizer);
+  if (is_absent(part, "pattern")) throw Error(kPreTokenizer + ": Split has no pattern");
+  steps_.emplace_back(Split{pattern_of(part.at("pattern"), kPreTokenizer),
+                            behavior_of(text_of(part, "behavior", kPreTokenizer)),
+                            flag_of(part, "invert", false, kPreTokenizer)});
 }
 
 PreTokenizer::Behavior PreTokenizer::behavior_of(const std::string& name) {
@@ -155,7 +159,7 @@ PreTokenizer::Behavior PreTokenizer::behavior_of(const std::string& name) {
   throw Error(
       fmt::format("{}: behavior '{}' is not supported; supported: Isolated, Removed, MergedWithPrevious, "
                   "MergedWithNext, Contiguous",
-                  kWhere, name));
+                  kPreTokenizer, name));
 }
 
 void PreTokenizer::cut(const Split& split, std::string_view text, const std::vector<TextRange>& found,

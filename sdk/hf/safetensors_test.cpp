@@ -18,7 +18,7 @@ std::string file_of(const std::string& header, std::size_t data_bytes) {
   return text + header + std::string(data_bytes, 'x');
 }
 
-struct Folder {
+struct WeightFolder {
   TemporaryDirectory directory;
   std::filesystem::path operator/(const std::string& name) const { return directory.path() / name; }
   void put(const std::string& name, std::string_view bytes) const {
@@ -45,7 +45,7 @@ void save(const std::filesystem::path& path, const std::string& name) {
 }  // namespace
 
 TEST_CASE("a safetensors file that was written is read with the same names, types, shapes and bytes") {
-  const Folder folder;
+  const WeightFolder folder;
   const auto path = folder / "a.safetensors";
   {
     SafetensorsWriter writer(
@@ -73,7 +73,7 @@ TEST_CASE("a safetensors file that was written is read with the same names, type
 }
 
 TEST_CASE("a writer that is not finished leaves nothing behind") {
-  const Folder folder;
+  const WeightFolder folder;
   {
     SafetensorsWriter writer(folder / "a.safetensors", {{"a", DType::u8, {1}}});
     CHECK_THROWS_WITH(writer.finish(), Contains("'a' was never written"));
@@ -84,7 +84,7 @@ TEST_CASE("a writer that is not finished leaves nothing behind") {
 }
 
 TEST_CASE("a safetensors file that is missing or cut off is refused") {
-  const Folder folder;
+  const WeightFolder folder;
   CHECK_THROWS_WITH(SafetensorsFile(folder / "none.safetensors"), Contains("none.safetensors"));
   CHECK_THAT(folder.error_of_file(""), Contains("too few"));
   CHECK_THAT(folder.error_of_file("1234567"), Contains("too few"));
@@ -95,7 +95,7 @@ TEST_CASE("a safetensors file that is missing or cut off is refused") {
 }
 
 TEST_CASE("a header beyond the file, of absurd length or that is no JSON object is refused") {
-  const Folder folder;
+  const WeightFolder folder;
   auto beyond = file_of("{}", 0);
   beyond[0] = 100;
   CHECK_THAT(folder.error_of_file(beyond), Contains("reaches beyond the end of the file"));
@@ -108,7 +108,7 @@ TEST_CASE("a header beyond the file, of absurd length or that is no JSON object 
 }
 
 TEST_CASE("offsets that overlap, leave holes, run backwards or do not fit the shape are refused") {
-  const Folder folder;
+  const WeightFolder folder;
   const auto two = [&](const std::string& a, const std::string& b) {
     return folder.error_of_file(file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)" + a +
                                             R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" + b + "}}",
@@ -130,7 +130,7 @@ TEST_CASE("offsets that overlap, leave holes, run backwards or do not fit the sh
 }
 
 TEST_CASE("a dtype that nobody knows is refused, one that only we do not know can stay unread") {
-  const Folder folder;
+  const WeightFolder folder;
   CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", 1)),
              Contains("dtype 'F4' is not known"));
   CHECK_THAT(folder.error_of_file(file_of(R"({"a":{"shape":[2],"data_offsets":[0,1]}})", 1)),
@@ -140,13 +140,13 @@ TEST_CASE("a dtype that nobody knows is refused, one that only we do not know ca
 }
 
 TEST_CASE("a name that occurs twice in a header is refused") {
-  const Folder folder;
+  const WeightFolder folder;
   const std::string entry = R"("a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
   CHECK_THAT(folder.error_of_file(file_of("{" + entry + "," + entry + "}", 0)), Contains("\"a\" occurs twice"));
 }
 
 TEST_CASE("a checkpoint is one file or the shards of an index") {
-  const Folder folder;
+  const WeightFolder folder;
   save(folder / "model-1.safetensors", "a");
   save(folder / "model-2.safetensors", "b");
   folder.put("model.safetensors.index.json",
@@ -160,7 +160,7 @@ TEST_CASE("a checkpoint is one file or the shards of an index") {
 }
 
 TEST_CASE("an index that leads astray is refused") {
-  const Folder folder;
+  const WeightFolder folder;
   save(folder / "one.safetensors", "a");
   save(folder / "two.safetensors", "a");
   const auto error = [&](const std::string& map) {
@@ -183,14 +183,14 @@ TEST_CASE("an index that leads astray is refused") {
 }
 
 TEST_CASE("a directory with weights for pickle only says how to convert them") {
-  const Folder folder;
+  const WeightFolder folder;
   CHECK_THROWS_WITH(Checkpoint(folder.directory.path()), Contains("has no weights"));
   folder.put("pytorch_model.bin", "x");
   CHECK_THROWS_WITH(Checkpoint(folder.directory.path()), Contains("save_pretrained"));
 }
 
 TEST_CASE("the digest of a checkpoint changes with its config and with its weights") {
-  const Folder folder;
+  const WeightFolder folder;
   save(folder / "model.safetensors", "a");
   folder.put("config.json", "{}");
   const auto first = checkpoint_digest(folder.directory.path());

@@ -15,7 +15,7 @@
 namespace hansa::hf {
 namespace {
 
-constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kPiecesConfig = "tokenizer_config.json";
 
 void require(const sentencepiece::util::Status& status, std::string_view doing) {
   if (!status.ok()) throw Error(fmt::format("tokenizer.model: {}: {}", doing, status.error_message()));
@@ -66,16 +66,16 @@ SentencePieces::SentencePieces(const std::filesystem::path& directory, const nlo
   require(library_->first.LoadFromSerializedProto(bytes), "cannot be read");
   size_ = library_->first.GetPieceSize();
   read_added_tokens(added_tokens_beside(directory, config, [&](const std::string& token) { return find(token); }));
-  if (!added_.empty() && !flag_of(config, "legacy", true, kConfigFile)) {
+  if (!added_.empty() && !flag_of(config, "legacy", true, kPiecesConfig)) {
     library_->later = variant(bytes, kWithoutSpace);
   }
   open_words(bytes);
   read_surfaces();
   const auto around = [&](const char* wanted, const char* name, std::vector<std::int64_t>& side) {
-    if (!flag_of(config, wanted, false, kConfigFile)) return;
+    if (!flag_of(config, wanted, false, kPiecesConfig)) return;
     const auto token = token_named_by(config, name);
     const auto id = token ? find(*token) : std::nullopt;
-    if (!id) throw Error(fmt::format("{}: {} is true, but {} names no token", kConfigFile, wanted, name));
+    if (!id) throw Error(fmt::format("{}: {} is true, but {} names no token", kPiecesConfig, wanted, name));
     side.push_back(*id);
   };
   around("add_bos_token", "bos_token", around_.before);
@@ -89,7 +89,7 @@ void SentencePieces::read_added_tokens(const nlohmann::json& list) {
     auto token = read_added_token(one);
     const auto id = std::int64_t{token.id};
     if (id < library_->first.GetPieceSize() && written(id) != token.content) {
-      throw Error(fmt::format("{}: the added token '{}' has the id {}, which is '{}' in tokenizer.model", kConfigFile,
+      throw Error(fmt::format("{}: the added token '{}' has the id {}, which is '{}' in tokenizer.model", kPiecesConfig,
                               token.content, id, written(id)));
     }
     const auto& kept = added_.emplace_back(std::move(token));

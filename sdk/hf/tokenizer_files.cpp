@@ -12,7 +12,7 @@
 namespace hansa::hf {
 namespace {
 
-constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kFilesConfig = "tokenizer_config.json";
 constexpr const char* kAddedFile = "added_tokens.json";
 constexpr const char* kSpecialFile = "special_tokens_map.json";
 constexpr const char* kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
@@ -32,7 +32,7 @@ std::uint64_t id_of_key(const std::string& key) {
   std::uint64_t id = 0;
   const auto end = key.data() + key.size();
   if (const auto read = std::from_chars(key.data(), end, id); read.ec != std::errc() || read.ptr != end)
-    throw Error(fmt::format("{}: added_tokens_decoder: '{}' is no id", kConfigFile, key));
+    throw Error(fmt::format("{}: added_tokens_decoder: '{}' is no id", kFilesConfig, key));
   return id;
 }
 
@@ -56,7 +56,7 @@ ById listed_tokens(const std::filesystem::path& directory, const nlohmann::json&
 
 bool is_roberta(const std::filesystem::path& directory, const nlohmann::json& config) {
   if (!is_absent(config, "tokenizer_class"))
-    return text_of(config, "tokenizer_class", kConfigFile).starts_with("Roberta");
+    return text_of(config, "tokenizer_class", kFilesConfig).starts_with("Roberta");
   const auto model = json_if_exists(directory / "config.json");
   return model.is_object() && model.value("model_type", nlohmann::json()) == "roberta";
 }
@@ -86,17 +86,17 @@ std::optional<TokenizerForm> tokenizer_form(const std::filesystem::path& directo
 
 std::vector<std::string> files_of(TokenizerForm form) {
   switch (form) {
-    case TokenizerForm::Json: return {"tokenizer.json", kConfigFile};
-    case TokenizerForm::SentencePiece: return {"tokenizer.model", kConfigFile, kAddedFile, kSpecialFile};
+    case TokenizerForm::Json: return {"tokenizer.json", kFilesConfig};
+    case TokenizerForm::SentencePiece: return {"tokenizer.model", kFilesConfig, kAddedFile, kSpecialFile};
     case TokenizerForm::VocabularyAndMerges: break;
   }
-  return {"vocab.json", "merges.txt", kConfigFile, kAddedFile, kSpecialFile};
+  return {"vocab.json", "merges.txt", kFilesConfig, kAddedFile, kSpecialFile};
 }
 
 nlohmann::json read_tokenizer_config(const std::filesystem::path& directory) {
-  auto config = json_if_exists(directory / kConfigFile);
+  auto config = json_if_exists(directory / kFilesConfig);
   if (config.is_null()) config = nlohmann::json::object();
-  if (!config.is_object()) throw Error(fmt::format("{} is not a JSON object", kConfigFile));
+  if (!config.is_object()) throw Error(fmt::format("{} is not a JSON object", kFilesConfig));
   const auto names = json_if_exists(directory / kSpecialFile);
   for (const char* name : kNames) {
     if (names.is_object() && is_absent(config, name) && !is_absent(names, name)) config[name] = names.at(name);
@@ -108,8 +108,8 @@ std::optional<std::string> token_named_by(const nlohmann::json& config, const ch
   if (is_absent(config, key)) return std::nullopt;
   const auto& value = config.at(key);
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_object() && value.contains("content")) return text_of(value, "content", kConfigFile);
-  throw Error(fmt::format("{}: {} = {} is not a token", kConfigFile, key, value.dump()));
+  if (value.is_object() && value.contains("content")) return text_of(value, "content", kFilesConfig);
+  throw Error(fmt::format("{}: {} = {} is not a token", kFilesConfig, key, value.dump()));
 }
 
 nlohmann::json added_tokens_beside(const std::filesystem::path& directory, const nlohmann::json& config,
@@ -135,7 +135,7 @@ nlohmann::json added_tokens_beside(const std::filesystem::path& directory, const
   }
   if (!is_absent(config, "additional_special_tokens")) {
     for (const auto& one : config.at("additional_special_tokens")) {
-      const auto content = one.is_string() ? one.get<std::string>() : text_of(one, "content", kConfigFile);
+      const auto content = one.is_string() ? one.get<std::string>() : text_of(one, "content", kFilesConfig);
       add_named(content, special(content));
     }
   }
@@ -155,20 +155,20 @@ nlohmann::json read_vocabulary_and_merges(const std::filesystem::path& directory
   };
   auto config = given;
   if (!token_named_by(config, "eos_token") && find(kDefaultSpecial)) config["eos_token"] = kDefaultSpecial;
-  const bool prefix_space = flag_of(config, "add_prefix_space", false, kConfigFile);
+  const bool prefix_space = flag_of(config, "add_prefix_space", false, kFilesConfig);
   const nlohmann::json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", true}};
   nlohmann::json around;
   const auto pair_of = [&](const char* key, const char* usual) {
     const auto name = token_named_by(config, key).value_or(usual);
     const auto id = find(name);
-    if (!id) throw Error(fmt::format("{}: {} '{}' is not a token of vocab.json", kConfigFile, key, name));
+    if (!id) throw Error(fmt::format("{}: {} '{}' is not a token of vocab.json", kFilesConfig, key, name));
     return nlohmann::json::array({name, *id});
   };
   if (is_roberta(directory, config)) {
     around = {
         {"type", "RobertaProcessing"}, {"cls", pair_of("cls_token", "<s>")}, {"sep", pair_of("sep_token", "</s>")}};
-  } else if (flag_of(config, "add_bos_token", false, kConfigFile)) {
+  } else if (flag_of(config, "add_bos_token", false, kFilesConfig)) {
     const auto begin = pair_of("bos_token", kDefaultSpecial.c_str());
     nlohmann::json text, token;
     token["SpecialToken"] = {{"id", begin[0]}, {"type_id", 0}};

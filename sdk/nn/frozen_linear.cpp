@@ -15,8 +15,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Held final : torch::CustomClassHolder {  // how a graph keeps a weight that is no tensor
-  explicit Held(const quantised::StoredWeight& w) : weight(w) {}
+struct HeldWeight final : torch::CustomClassHolder {  // how a graph keeps a weight that is no tensor
+  explicit HeldWeight(const quantised::StoredWeight& w) : weight(w) {}
   quantised::StoredWeight weight;
 };
 
@@ -24,7 +24,7 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const std::optional<at::Tensor>& bias,
                             const quantised::StoredWeight& stored) {
-    context->saved_data["weight"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(stored));
+    context->saved_data["weight"] = c10::IValue::make_capsule(c10::make_intrusive<HeldWeight>(stored));
     const auto weight = stored.borrow(x.scalar_type()).t();
     return bias ? at::addmm(*bias, x, weight) : at::mm(x, weight);
   }
@@ -33,7 +33,7 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
     variable_list result(3);
     if (!context->needs_input_grad(0)) return result;
     const auto held = context->saved_data["weight"].toCapsule();
-    const auto& stored = static_cast<const Held&>(*held).weight;
+    const auto& stored = static_cast<const HeldWeight&>(*held).weight;
     result[0] = at::mm(gradients[0], stored.borrow(gradients[0].scalar_type()));
     return result;
   }

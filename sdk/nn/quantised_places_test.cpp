@@ -21,38 +21,41 @@ namespace {
 
 constexpr std::int64_t kIn = 96, kOut = 40, kRank = 3;
 
-at::Tensor normal(at::IntArrayRef shape, std::uint64_t seed) {
+at::Tensor normal_tensor(at::IntArrayRef shape, std::uint64_t seed) {
   return at::randn(shape, make_generator(seed), at::kFloat);
 }
-at::Tensor leaf(at::IntArrayRef shape, std::uint64_t seed) { return normal(shape, seed).mul_(0.1).requires_grad_(); }
+at::Tensor leaf(at::IntArrayRef shape, std::uint64_t seed) {
+  return normal_tensor(shape, seed).mul_(0.1).requires_grad_();
+}
 
 std::vector<Injection> injections(const std::string& module, int kind) {
   LowRank pair{.A = leaf({kRank, kIn}, 3), .B = leaf({kOut, kRank}, 4), .scale = 0.5};
-  if (kind == 1) pair.magnitude = (normal({kOut}, 5).abs() + 5).requires_grad_();
+  if (kind == 1) pair.magnitude = (normal_tensor({kOut}, 5).abs() + 5).requires_grad_();
   if (kind == 2) {
     pair.inner = leaf({kRank}, 6);
     pair.outer = leaf({kOut}, 7);
   }
   std::vector<Injection> all{{module, pair}};
-  if (kind == 3) all.push_back({module, LowRank{.A = normal({2, kIn}, 8), .B = normal({kOut, 2}, 9), .scale = 0.1}});
+  if (kind == 3)
+    all.push_back({module, LowRank{.A = normal_tensor({2, kIn}, 8), .B = normal_tensor({kOut, 2}, 9), .scale = 0.1}});
   if (kind == 4) all = {{module, Rescale{.by = leaf({kIn}, 10), .of = Rescale::Of::Input}}};
   if (kind == 5) all = {};
   return all;
 }
 
-struct Tried {
+struct Compared {
   at::Tensor y, dx;
   std::vector<at::Tensor> gradients;
 };
 
-Tried tried(Places& places, int kind, at::ScalarType type) {
+Compared tried(Places& places, int kind, at::ScalarType type) {
   const auto all = injections("fc", kind);
   places.inject(all);
   Dropout off;
-  auto x = normal({2, 5, kIn}, 1).to(type).requires_grad_();
+  auto x = normal_tensor({2, 5, kIn}, 1).to(type).requires_grad_();
   auto y = linear(places.at("fc"), x, off);
-  (y.to(at::kFloat) * normal(y.sizes(), 2)).sum().backward();
-  Tried result{y.detach(), x.grad(), {}};
+  (y.to(at::kFloat) * normal_tensor(y.sizes(), 2)).sum().backward();
+  Compared result{y.detach(), x.grad(), {}};
   for (const auto& one : all) {
     if (const auto* pair = std::get_if<LowRank>(&one.what)) {
       for (const auto& tensor : {pair->A, pair->B, pair->magnitude, pair->inner, pair->outer})
@@ -64,12 +67,12 @@ Tried tried(Places& places, int kind, at::ScalarType type) {
   return result;
 }
 
-double apart(const at::Tensor& a, const at::Tensor& b) {
+double far_apart(const at::Tensor& a, const at::Tensor& b) {
   const auto left = a.to(at::kFloat), right = b.to(at::kFloat);
   return ((left - right).norm() / right.norm()).item<double>();
 }
 
-Architecture architecture() {
+Architecture quantised_architecture() {
   using Bias = Architecture::Bias;
   Architecture a;
   const Heads heads{.query = 4, .key_value = 2, .dim = 8};
@@ -107,7 +110,7 @@ Architecture architecture() {
 
 struct Fresh : CausalModel {
   explicit Fresh(const Opening& opening)
-      : CausalModel("test", {}, [](const auto&) { return std::make_unique<Transformer>(architecture()); }) {
+      : CausalModel("test", {}, [](const auto&) { return std::make_unique<Transformer>(quantised_architecture()); }) {
     initialise({}, opening, 1);
   }
 };
@@ -122,16 +125,17 @@ TEST_CASE("a quantised linear module has the values and gradients of its dequant
         const std::vector<Module> modules{{.name = "fc", .in = kIn, .out = kOut, .bias = true}};
         Places plain(modules), quantised(modules);
         auto& place = quantised.at("fc");
-        place.stored = quantised::StoredWeight(how, normal({kOut, kIn}, 11), std::make_shared<quantised::Workspace>());
-        place.bias = plain.at("fc").bias = normal({kOut}, 12).to(type);
+        place.stored =
+            quantised::StoredWeight(how, normal_tensor({kOut, kIn}, 11), std::make_shared<quantised::Workspace>());
+        place.bias = plain.at("fc").bias = normal_tensor({kOut}, 12).to(type);
         plain.at("fc").weight = place.stored.get(type);
         const auto wanted = tried(plain, kind, type), got = tried(quantised, kind, type);
         const double close = type == at::kFloat ? 1e-5 : 0.03;
-        CHECK(apart(got.y, wanted.y) < close);
-        CHECK(apart(got.dx, wanted.dx) < close);
+        CHECK(far_apart(got.y, wanted.y) < close);
+        CHECK(far_apart(got.dx, wanted.dx) < close);
         REQUIRE(got.gradients.size() == wanted.gradients.size());
         for (std::size_t i = 0; i < got.gradients.size(); ++i)
-          CHECK(apart(got.gradients[i], wanted.gradients[i]) < close);
+          CHECK(far_apart(got.gradients[i], wanted.gradients[i]) < close);
       }
 }
 
@@ -139,14 +143,14 @@ TEST_CASE("a quantised weight cannot be trained itself, its bias can") {
   Places places({Module{.name = "fc", .in = kIn, .out = kOut, .bias = true}});
   auto& place = places.at("fc");
   place.stored =
-      quantised::StoredWeight(BaseDtype::Nf4, normal({kOut, kIn}, 11), std::make_shared<quantised::Workspace>());
-  place.bias = normal({kOut}, 12);
+      quantised::StoredWeight(BaseDtype::Nf4, normal_tensor({kOut, kIn}, 11), std::make_shared<quantised::Workspace>());
+  place.bias = normal_tensor({kOut}, 12);
   const std::vector<Injection> whole{{"fc", Replace{.weight = leaf({kOut, kIn}, 1)}}};
   CHECK_THROWS_WITH(places.inject(whole), Catch::Contains("'fc'") && Catch::Contains("base_dtype"));
   const std::vector<Injection> bias{{"fc", Replace{.bias = leaf({kOut}, 1)}}};
   places.inject(bias);
   Dropout off;
-  linear(place, normal({5, kIn}, 1), off).sum().backward();
+  linear(place, normal_tensor({5, kIn}, 1), off).sum().backward();
   CHECK(at::allclose(std::get<Replace>(bias[0].what).bias.grad(), 5 * at::ones({kOut}, at::kFloat)));
 }
 
@@ -178,7 +182,7 @@ TEST_CASE("a model on a quantised base trains, is merged and holds its embedding
       return gradients;
     };
     const auto got = run(quantised, pairs), wanted = run(plain, both);
-    for (std::size_t i = 0; i < got.size(); ++i) CHECK(apart(got[i], wanted[i]) < 1e-4);
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(far_apart(got[i], wanted[i]) < 1e-4);
     const auto merged = quantised.merged(), reference = plain.merged();
     REQUIRE(merged.size() == reference.size());
     for (std::size_t i = 0; i < merged.size(); ++i) {

@@ -363,8 +363,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Held : torch::CustomClassHolder {  // what the graph holds
-  explicit Held(std::shared_ptr<Block::Run> of) : run(std::move(of)) {}
+struct HeldRun : torch::CustomClassHolder {  // what the graph holds
+  explicit HeldRun(std::shared_ptr<Block::Run> of) : run(std::move(of)) {}
   std::shared_ptr<Block::Run> run;
 };
 
@@ -375,14 +375,14 @@ class BlockFunction : public torch::autograd::Function<BlockFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList,
                             const std::shared_ptr<Block::Run>& run) {
     context->save_for_backward({x});
-    context->saved_data["run"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(run));
+    context->saved_data["run"] = c10::IValue::make_capsule(c10::make_intrusive<HeldRun>(run));
     return run->type == at::kFloat ? run->forward<float>(x) : run->forward<Half>(x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const at::NoGradGuard no_grad;
     const auto x = context->get_saved_variables()[0];
-    auto& run = *static_cast<Held*>(context->saved_data["run"].toCapsule().get())->run;
+    auto& run = *static_cast<HeldRun*>(context->saved_data["run"].toCapsule().get())->run;
     const auto dy = gradients[0].contiguous().view({run.rows(), run.width()});
     const auto wanted = context->needs_input_grad(0) ? Joined::Wanted::All : Joined::Wanted::Pairs;
     std::vector<PairGradients> found;
