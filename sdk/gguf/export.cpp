@@ -1,5 +1,8 @@
 #include "gguf/export.hpp"
 
+#include <algorithm>
+#include <cctype>
+
 #include <ATen/ops/add.h>
 #include <ATen/ops/all.h>
 #include <ATen/ops/cat.h>
@@ -67,6 +70,20 @@ void write(const std::filesystem::path& file, const Metadata& metadata, const st
 // The numbers by which llama.cpp calls what most tensors of a file are.
 std::uint32_t file_type(Number number) { return number == Number::f32 ? 0 : number == Number::f16 ? 1 : 32; }
 
+// llama.cpp takes a model with "phi3" in its name to have that family's special tokens, and fails where they are missing.
+std::string name_for(const std::string& directory, const Metadata& vocabulary) {
+  std::string lower;
+  for (const char c : directory) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (lower.find("phi3") == lower.npos && lower.find("phi-3") == lower.npos) return directory;
+  for (const auto& [key, value] : vocabulary) {
+    if (key != "tokenizer.ggml.tokens") continue;
+    const auto& tokens = std::get<std::vector<std::string>>(value);
+    for (const char* wanted : {"</s>", "<unk>", "<s>", "<|endoftext|>"})
+      if (std::find(tokens.begin(), tokens.end(), wanted) == tokens.end()) return "model";
+  }
+  return directory;
+}
+
 std::string name_of_directory(const std::filesystem::path& directory) {
   return std::filesystem::weakly_canonical(directory).filename().string();
 }
@@ -116,9 +133,10 @@ std::vector<std::pair<std::string, Pair>> pairs_of(std::span<const Injection> in
 Remarks export_model(const std::filesystem::path& file, const std::filesystem::path& base,
                      const std::vector<std::pair<std::string, at::Tensor>>& tensors, Number number) {
   auto description = describe(base);
-  auto metadata = general(description, "model", name_of_directory(base), number);
+  const auto vocabulary = vocabulary_of(base, description.vocabulary);
+  auto metadata = general(description, "model", name_for(name_of_directory(base), vocabulary), number);
   metadata.insert(metadata.end(), description.numbers.begin(), description.numbers.end());
-  for (auto& one : vocabulary_of(base, description.vocabulary)) metadata.push_back(std::move(one));
+  metadata.insert(metadata.end(), vocabulary.begin(), vocabulary.end());
   std::vector<Entry> entries;
   for (const auto& [name, values] : tensors) {
     const auto dot = name.rfind('.');
@@ -143,11 +161,6 @@ Remarks export_adapter(const std::filesystem::path& file, const std::filesystem:
   std::vector<Entry> entries;
   for (const auto& [module, pair] : pairs) {
     const auto place = description.place(module);
-    if (place.name == "output" && description.tied_head)
-      throw Error(
-          fmt::format("'{}' shares its weight with the embedding, and llama.cpp cannot adapt one without the "
-                      "other; write the merged model instead (--merged)",
-                      module));
     const auto change = place.change == Change::Transposed ? Change::None : place.change;  // pairs are [out, in] always
     auto B = changed(pair.B.detach(), change, description);
     if (const double by = pair.scale * rank(pair) / alpha; by != 1) B = B * by;

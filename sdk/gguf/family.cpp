@@ -122,7 +122,6 @@ struct Draft {
     out.query_heads = l.heads.query;
     out.key_value_heads = l.heads.key_value;
     out.vocabulary = l.vocabulary;
-    out.tied_head = l.tied_head;
     count("vocab_size", l.vocabulary);
     count("embedding_length", l.width);
     count("block_count", l.layers);
@@ -290,7 +289,6 @@ void read_gpt2(hf::JsonConfig& json, Draft& draft) {
   draft.context = json.positive("n_positions", 1024);
   draft.out.query_heads = draft.out.key_value_heads = json.positive("n_head", 12);
   draft.out.vocabulary = json.positive("vocab_size");
-  draft.out.tied_head = json.flag("tie_word_embeddings", true);
   draft.count("vocab_size", draft.out.vocabulary);
   draft.count("embedding_length", width);
   draft.count("block_count", json.positive("n_layer", 12));

@@ -31,7 +31,6 @@ struct Description {
   Metadata numbers;                                               // keys with the architecture's name before them
   std::vector<std::pair<std::string, std::vector<float>>> extra;  // tensors that no module has
   std::int64_t query_heads = 0, key_value_heads = 0, vocabulary = 0;
-  bool tied_head = false;
   std::vector<std::string> remarks;  // what llama.cpp does otherwise, for the user
 
   // Of "model.layers.3.self_attn.q_proj". Throws for a module that the family has no place for.

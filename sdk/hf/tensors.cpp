@@ -7,6 +7,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
 namespace hansa::hf {
@@ -25,6 +26,14 @@ at::Tensor copy_of(const StoredTensor& stored, at::ScalarType type) {
   std::memcpy(tensor.data_ptr(), stored.bytes.data(), stored.bytes.size());
   let_go(stored.bytes);
   return tensor;
+}
+
+at::ScalarType stored_type(const StoredTensor& stored) {
+  if (stored.dtype) return scalar_type_of(*stored.dtype);
+  throw Error(
+      fmt::format("the tensor '{}' is stored as {}, which is not supported; convert the checkpoint to float32 or "
+                  "bfloat16",
+                  stored.name, stored.stored_dtype));
 }
 
 }  // namespace
@@ -58,19 +67,30 @@ DType dtype_of(at::ScalarType type) {
 }
 
 at::Tensor load_tensor(const StoredTensor& stored) {
-  if (stored.stored_dtype == "BOOL") return copy_of(stored, at::kBool);
-  if (!stored.dtype) {
-    throw Error(
-        fmt::format("the tensor '{}' is stored as {}, which is not supported; convert the checkpoint to float32 or "
-                    "bfloat16",
-                    stored.name, stored.stored_dtype));
-  }
-  return copy_of(stored, scalar_type_of(*stored.dtype));
+  return copy_of(stored, stored.stored_dtype == "BOOL" ? at::kBool : stored_type(stored));
 }
 
 at::Tensor load_tensor(const StoredTensor& stored, DType wanted) {
   const at::NoGradGuard no_grad;
-  return load_tensor(stored).to(scalar_type_of(wanted));
+  const auto type = stored_type(stored);
+  if (type == scalar_type_of(wanted)) return copy_of(stored, type);
+  auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(scalar_type_of(wanted)));
+  load_tensor(stored, tensor);
+  return tensor;
+}
+
+void load_tensor(const StoredTensor& stored, const at::Tensor& into) {
+  const at::NoGradGuard no_grad;
+  const auto type = stored_type(stored);
+  if (stored.bytes.empty()) return;
+  // Straight from the file, unless its numbers lie askew.
+  if (reinterpret_cast<std::uintptr_t>(stored.bytes.data()) % c10::elementSize(type) != 0) {
+    into.copy_(copy_of(stored, type));
+    return;
+  }
+  auto* bytes = const_cast<std::byte*>(stored.bytes.data());  // only read
+  into.copy_(at::from_blob(bytes, stored.shape, at::TensorOptions().dtype(type)));
+  let_go(stored.bytes);
 }
 
 at::Tensor load_tensor(const Checkpoint& checkpoint, std::string_view name, DType wanted) {

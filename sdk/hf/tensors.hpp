@@ -17,6 +17,8 @@ DType dtype_of(at::ScalarType type);  // throws for a type that does not travel
 // another type that we do not know is refused by name.
 at::Tensor load_tensor(const StoredTensor& stored, DType wanted);
 at::Tensor load_tensor(const StoredTensor& stored);  // as stored; BOOL gives a bool tensor
+// Into a tensor of the same shape, of any strides and type: no other copy is made.
+void load_tensor(const StoredTensor& stored, const at::Tensor& into);
 at::Tensor load_tensor(const Checkpoint& checkpoint, std::string_view name, DType wanted);
 
 void write_tensor(SafetensorsWriter& writer, std::string_view name,

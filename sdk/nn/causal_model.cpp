@@ -94,22 +94,27 @@ std::string CausalModel::prefixed(const std::string& tensor) const {
   return rest;
 }
 
-at::Tensor CausalModel::read(const Place& place, const std::string& tensor, std::vector<std::int64_t> shape,
-                             DType type) const {
+const hf::StoredTensor& CausalModel::stored(const Place& place, const std::string& tensor,
+                                            const std::vector<std::int64_t>& shape) const {
   const auto name = stored_name(tensor);
-  const auto* stored = checkpoint_->find(name);
-  if (!stored)
+  const auto* found = checkpoint_->find(name);
+  if (!found)
     throw Error(fmt::format("{}: tensor '{}' is missing; config.json ({}) asks for it",
                             checkpoint_->directory().string(), tensor, name_));
-  if (stored->shape != shape) {
+  if (found->shape != shape) {
     const bool table = place.module.kind == Module::Kind::Embedding || place.module.kind == Module::Kind::Head;
     throw Error(fmt::format(
         "{}: tensor '{}' is {}, but config.json makes it {}{}", checkpoint_->directory().string(), name,
-        fmt::join(stored->shape, " x "), fmt::join(shape, " x "),
+        fmt::join(found->shape, " x "), fmt::join(shape, " x "),
         table ? fmt::format("; compare vocab_size (here {}) and the hidden size", decoder_->plan().vocabulary)
               : std::string()));
   }
-  return hf::load_tensor(*stored, type);
+  return *found;
+}
+
+at::Tensor CausalModel::read(const Place& place, const std::string& tensor, const std::vector<std::int64_t>& shape,
+                             DType type) const {
+  return hf::load_tensor(stored(place, tensor, shape), type);
 }
 
 CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
@@ -128,6 +133,17 @@ CausalModel::Weights CausalModel::read(const Place& place, DType type) const {
   auto weight = read(place, module.name + ".weight", shape, type);
   if (module.stored_transposed) weight = weight.t().contiguous();
   return {weight, module.bias ? read(place, module.name + ".bias", {module.out}, type) : at::Tensor()};
+}
+
+// For a weight that is made smaller at once: in fp32, in memory that the next one takes again. Memory asked for and given back
+// each time would leave holes between what stays.
+CausalModel::Weights CausalModel::read_through(at::Tensor& scratch, const Place& place) const {
+  const auto& module = place.module;
+  auto shape = weight_shape(module);
+  auto weight = scratch.narrow(0, 0, module.out * module.in).view(shape);
+  if (module.stored_transposed) std::swap(shape[0], shape[1]);
+  hf::load_tensor(stored(place, module.name + ".weight", shape), module.stored_transposed ? weight.t() : weight);
+  return {weight, module.bias ? read(place, module.name + ".bias", {module.out}, DType::f32) : at::Tensor()};
 }
 
 void CausalModel::check_names(const DecoderPlan& plan) const {
@@ -188,10 +204,14 @@ void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& o
   checkpoint_ = std::make_unique<hf::Checkpoint>(checkpoint);
   check_names(decoder_->plan());
   require_room(checkpoint);
+  std::int64_t largest = 0;
+  for (const auto& place : places_->all())
+    if (quantises(place.module)) largest = std::max(largest, place.module.out * place.module.in);
+  auto scratch = at::empty({largest}, at::kFloat);
   for (auto& place : places_->all()) {
     const auto name = place.module.name;
     try {
-      hold(place, read(place, quantises(place.module) ? DType::f32 : opening.compute));
+      hold(place, quantises(place.module) ? read_through(scratch, place) : read(place, opening.compute));
     } catch (const std::bad_alloc&) {
       ran_out(checkpoint, name);
     } catch (const c10::Error& problem) {

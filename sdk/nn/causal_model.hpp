@@ -17,6 +17,7 @@
 
 namespace hansa::hf {
 class Checkpoint;
+struct StoredTensor;
 }
 
 namespace hansa::nn {
@@ -78,7 +79,9 @@ class CausalModel : public Stateless<Model> {
   std::string stored_name(const std::string& tensor) const;  // as the file spells it
   std::string prefixed(const std::string& tensor) const;     // with the file's prefix
   bool starts_fresh(const Module&) const;
-  at::Tensor read(const Place&, const std::string& tensor, std::vector<std::int64_t> shape, DType) const;
+  const hf::StoredTensor& stored(const Place&, const std::string& tensor, const std::vector<std::int64_t>& shape) const;
+  at::Tensor read(const Place&, const std::string& tensor, const std::vector<std::int64_t>& shape, DType) const;
+  Weights read_through(at::Tensor& scratch, const Place&) const;
   Weights read(const Place&, DType) const;
   bool quantises(const Module&) const;
   bool may_be_quantised(const Module&) const;

@@ -33,8 +33,7 @@ std::uint64_t memory_need(const std::vector<Module>& modules, DType compute, Bas
     const auto numbers = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(columns);
     held += quantised::bytes_of(small ? base : BaseDtype::Compute, rows, columns, size_of(compute));
     held += module.bias ? static_cast<std::uint64_t>(module.out) * size_of(compute) : 0;
-    // As stored (in two bytes, mostly), and in fp32 where it is made smaller from there.
-    largest = std::max(largest, numbers * (2 + (small ? sizeof(float) : 0)));
+    if (small) largest = std::max(largest, numbers * sizeof(float));  // it is made smaller from fp32
   }
   return held + largest;
 }

@@ -11,7 +11,7 @@
 
 namespace hansa::nn {
 
-// All weights as held, and the largest one's way there. `quantised`: which modules `base` holds for.
+// All weights as held, and the largest in fp32 of those that are quantised. `quantised`: which modules `base` holds for.
 std::uint64_t memory_need(const std::vector<Module>&, DType compute, BaseDtype base,
                           const std::vector<bool>& quantised);
 

@@ -1,7 +1,8 @@
 """LoRA on a base of 7B parameters held in 4 bits (or 8, or 16): memory and seconds of loading and of training steps.
 
 A random checkpoint of Llama 2 7B's shape (13.5 GB of bf16) is written to a temporary folder first and removed at the end; another
-folder: --folder. Arguments: --base nf4 int8 compute (default nf4), --steps N, --length N, --small (a sixteenth of it, for a look).
+folder: --folder. Arguments: --base nf4 int8 compute (default nf4), each plain and with recompute; --steps N, --length N, --small (a
+twentieth of it, for a look).
 """
 # needs: hansa_steps_bench
 
@@ -25,6 +26,16 @@ SMALL = {**LARGE, "hidden_size": 2048, "intermediate_size": 5504, "num_hidden_la
 MEMORY_GB = 8
 
 
+def measure(name, shape, base, recompute):
+    found = ours(shape, "bf16", recompute, base_dtype=base)
+    print(name, json.dumps(found), flush=True)
+    load, idle = found["load"], found["load"]["idle_kb"]
+    return {f"{name}_load_s": load["seconds"], f"{name}_load_peak_above_idle_gb": (load["peak_kb"] - idle) * 1024 / 1e9,
+            f"{name}_held_gb": (load["held_kb"] - idle) * 1024 / 1e9,
+            f"{name}_step_s": statistics.median(found["seconds"][1:] or found["seconds"]),
+            f"{name}_peak_gb": found["memory_peak_kb"] * 1024 / 1e9, f"{name}_last_loss": found["loss"][-1]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", nargs="+", default=["nf4"], choices=["nf4", "int8", "compute"])
@@ -41,18 +52,10 @@ def main():
         write_llama(shape["checkpoint"], config)
         text_tokens(shape["tokens"], shape)
         for base in arguments.base:
-            found = ours(shape, "bf16", base_dtype=base)
-            load, idle = found["load"], found["load"]["idle_kb"]
-            figures[f"{base}_load_s"] = load["seconds"]
-            figures[f"{base}_load_peak_above_idle_gb"] = (load["peak_kb"] - idle) / 1e6
-            figures[f"{base}_held_gb"] = (load["held_kb"] - idle) / 1e6
-            figures[f"{base}_step_s"] = statistics.median(found["seconds"][1:] or found["seconds"])
-            figures[f"{base}_first_step_s"] = found["seconds"][0]
-            figures[f"{base}_peak_gb"] = found["memory_peak_kb"] / 1e6
-            figures[f"{base}_peak_with_files_gb"] = found["peak_kb"] / 1e6
-            figures[f"{base}_first_loss"], figures[f"{base}_last_loss"] = found["loss"][0], found["loss"][-1]
-            print(json.dumps(found), flush=True)
-    targets = {} if arguments.small else {"nf4_peak_gb": {"at_most": MEMORY_GB}}
+            for recompute in (False, True):
+                name = f"{base}_recompute" if recompute else base
+                figures.update(measure(name, shape, base, recompute))
+    targets = {} if arguments.small else {"nf4_recompute_peak_gb": {"at_most": MEMORY_GB}}
     finish("quantised", figures, {name: bound for name, bound in targets.items() if name in figures})
 
 

@@ -19,7 +19,7 @@ class LlamaCpp:
         params.cpuparams.n_threads = 2
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        params.verbosity = 0
+        params.verbosity = 1
         params.enable_chat_template = False
         params.port = 0
         self.server = xllamacpp.Server(params)

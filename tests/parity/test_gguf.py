@@ -176,23 +176,25 @@ def merged_by_peft(directory, adapter):
     return PeftModel.from_pretrained(base, adapter).merge_and_unload().eval()
 
 
-def follow(model, ids, count):
-    """Greedy continuation, and by how much each token led."""
+def follow(model, rows, count):
+    """Greedy continuations of rows of ids, and by how much the closest call of each was decided."""
+    model.generation_config.eos_token_id = None
     with torch.no_grad():
-        out = model.generate(torch.tensor([ids]), max_new_tokens=count, min_new_tokens=count, do_sample=False,
-                             output_logits=True, return_dict_in_generate=True, pad_token_id=0)
-        best = torch.stack(out.logits)[:, 0].float().topk(2).values
-    return out.sequences[0, len(ids):].tolist(), (best[:, 0] - best[:, 1]).min().item()
+        out = model.generate(rows, max_new_tokens=count, do_sample=False, output_logits=True, return_dict_in_generate=True,
+                             pad_token_id=0)
+    best = torch.stack(out.logits, 1).float().topk(2).values
+    return out.sequences[:, rows.shape[1]:], (best[..., 0] - best[..., 1]).min(1).values
 
 
-def led_prompt(model, length, count):
-    """A prompt whose continuation is never a close call."""
-    generator = torch.Generator().manual_seed(3)
-    for _ in range(60):
-        ids = torch.randint(5, 300, (length,), generator=generator).tolist()
-        tokens, lead = follow(model, ids, count)
-        if lead > 0.05 and len(set(tokens)) > 3:
-            return ids, tokens
+def clear_prompt(model, count, other=None):
+    """A prompt and its continuation, which is never a close call, ends nowhere, and which `other` does not give."""
+    rows = torch.randint(5, 300, (64, 20), generator=torch.Generator().manual_seed(3))
+    tokens, leads = follow(model, rows, count)
+    for i in leads.argsort(descending=True).tolist():
+        found = tokens[i].tolist()
+        if leads[i] > 0.05 and min(found) > 2 and len(set(found)) > 3:
+            if not other or follow(other, rows[i:i + 1], count)[0][0].tolist() != found:
+                return rows[i].tolist(), found
     raise AssertionError("no prompt has a clear continuation: sharpen the model")
 
 
@@ -226,7 +228,7 @@ def test_a_merged_model(shape, tmp_path):
         torch.testing.assert_close(expected.undone(name, ours), values, atol=1e-6, rtol=1e-5, msg=name)
     assert not left
 
-    ids, tokens = led_prompt(model, 14, 16)
+    ids, tokens = clear_prompt(model, 16)
     assert LlamaCpp(path).follow(ids, 16) == tokens
 
 
@@ -256,9 +258,9 @@ def test_an_adapter_on_its_base(shape, tmp_path):
         torch.testing.assert_close(got, values, atol=0, rtol=0, msg=name)
     assert not left
 
-    ids, tokens = led_prompt(peft.merge_and_unload().eval(), 14, 16)
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids, tokens = clear_prompt(peft.merge_and_unload().eval(), 16, alone)
     assert LlamaCpp(base_path, [path]).follow(ids, 16) == tokens
-    assert LlamaCpp(base_path).follow(ids, 16) != tokens
 
 
 def test_an_adapter_with_ranks_and_scales_of_its_own(tmp_path):
@@ -293,7 +295,7 @@ def test_matrices_in_a_smaller_type(number, dtype, tmp_path):
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.copy_(parameter.to(dtype))
-    ids, tokens = led_prompt(model, 14, 8)
+    ids, tokens = clear_prompt(model, 8)
     assert LlamaCpp(tmp_path / "m.gguf").follow(ids, 8) == tokens
 
 
@@ -345,7 +347,7 @@ def test_a_sentencepiece_model(tmp_path):
     (tmp_path / "text").write_text(TEXT)
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / "text"), model_prefix=str(tmp_path / "tokenizer"), model_type="bpe", vocab_size=325,
-        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.95,
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.98,
         minloglevel=2)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({
         "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "legacy": True}))
@@ -366,9 +368,6 @@ def test_refusals_say_what_and_what_to_do(tmp_path):
     path = tmp_path / "x.gguf"
     dora = hansa_cli.export_adapter(tmp_path, tmp_path / "dora", kind="dora", targets=["q_proj"], r=2)
     assert "--merged" in export("--model", tmp_path, "--adapter", dora, "--gguf", path, refused=True)
-    head = hansa_cli.export_adapter(tmp_path, tmp_path / "head", targets=["lm_head"], r=2)
-    assert "shares its weight with the embedding" in export("--model", tmp_path, "--adapter", head, "--gguf", path,
-                                                            refused=True)
     assert "--out DIR, --gguf FILE" in export("--model", tmp_path, "--merged", refused=True)
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     tokenizer["pre_tokenizer"]["add_prefix_space"] = True
