@@ -7,8 +7,23 @@ if(NOT TARGET hansa::torch)
   # Its headers then include the operators that they use, one by one, and not all 3000 of them (5 s a file).
   target_compile_definitions(hansa::torch INTERFACE AT_PER_OPERATOR_HEADERS)
   target_link_directories(hansa::torch INTERFACE ${HANSA_LIBTORCH}/lib)
-  target_link_libraries(hansa::torch INTERFACE -Wl,--no-as-needed torch torch_cpu -Wl,--as-needed c10)
+  # A LibTorch with CUDA: nobody calls these by name, and with the program they bring their kernels. What they need of CUDA they
+  # find by paths of their own, which the linker does not follow.
+  set(hansa_torch_cuda "")
+  if(EXISTS ${HANSA_LIBTORCH}/lib/libtorch_cuda.so)
+    set(hansa_torch_cuda torch_cuda c10_cuda)
+    target_link_options(hansa::torch INTERFACE -Wl,--allow-shlib-undefined)
+  endif()
+  target_link_libraries(hansa::torch INTERFACE -Wl,--no-as-needed torch torch_cpu ${hansa_torch_cuda} -Wl,--as-needed c10)
   target_link_options(hansa::torch INTERFACE -Wl,-rpath,${HANSA_LIBTORCH}/lib)
+  # at::parallel_for stands in a header: compiled without OpenMP it silently does everything on one core. The runtime is the
+  # one that LibTorch brings (no second pool of threads), or the system's where it brings none. HANSA_OPENMP=OFF is for
+  # clang-tidy, which finds no omp.h for the compiler that it reads along with.
+  option(HANSA_OPENMP "at::parallel_for uses several cores" ON)
+  if(HANSA_OPENMP)
+    target_compile_options(hansa::torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+    target_link_libraries(hansa::torch INTERFACE -l:libgomp.so.1)
+  endif()
 
   # One fmt for the whole program: the one whose headers LibTorch ships, in a folder of its own, because the wheel's include
   # folder also holds other libraries' headers. hansa::formatter (sdk/formatter) is its compiled part.
