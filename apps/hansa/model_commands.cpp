@@ -29,6 +29,47 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Path = std::filesystem::path;
 
+// A text as the first source reads it that can; `named`: that one alone.
+Instance<DataSource> source_of(const StrategyRegistry& registry, const std::string& named, const Path& data,
+                               const ModelSession& session) {
+  std::string refusals;
+  for (const auto* component : registry.components("data_source")) {
+    if (!named.empty() && component->id != named) continue;
+    auto source = create<DataSource>(registry, *component, with_defaults(*component, Value()), {});
+    try {
+      guard(source, {.doing = "open"},
+            [&](DataSource& one) { one.open(data, session.tokenizer.get(), session.model->max_length()); });
+      return source;
+    } catch (const std::exception& problem) {
+      if (!named.empty()) throw;
+      refusals += fmt::format("\n  {}: {}", component->id, problem.what());
+    }
+  }
+  if (!named.empty()) require(registry, DataSource::kKind, named);  // says what there is
+  throw Error(fmt::format("no data source reads {}:{}", data.string(), refusals));
+}
+
+struct Loss {
+  double nats = 0, bytes = 0, counted = 0;
+};
+
+// By the first evaluator that measures it; others count other things.
+Loss loss_of(const StrategyRegistry& registry, Model& model, DataSource& source) {
+  for (const auto* component : registry.components("evaluator")) {
+    const auto evaluator = create<Evaluator>(registry, *component, with_defaults(*component, Value()), {});
+    source.rewind();
+    Loss loss;
+    for (const auto& [key, value] :
+         guard(evaluator, {.doing = "evaluate"}, [&](Evaluator& one) { return one.evaluate(model, source); })) {
+      if (key == "nats") loss.nats = value;
+      if (key == "bytes") loss.bytes = value;
+      if (key == "tokens") loss.counted = value;
+    }
+    if (loss.bytes > 0 && loss.counted > 0) return loss;
+  }
+  return {};
+}
+
 }  // namespace
 
 struct ModelCommands::Options {
@@ -89,7 +130,7 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   auto* eval = o.eval_app = program.add_subcommand("eval", "Measure a model on text: loss, perplexity, bits per byte");
   o.add_model(*eval);
   eval->add_option("--data", o.data, "A text file or a folder of them")->required()->check(CLI::ExistingPath);
-  eval->add_option("--source", o.source, "The data source plugin that reads it (default: the first there is)");
+  eval->add_option("--source", o.source, "The data source plugin that reads it (default: the first that can)");
   eval->add_flag("--json", o.json, "One JSON object instead of text");
 
   auto* inspect = program.add_subcommand("inspect", "Look inside: logits, tokens, layouts")->require_subcommand(1);
@@ -150,20 +191,9 @@ int ModelCommands::Options::run_eval() const {
   StrategyRegistry registry;
   scan(registry);
   const auto session = open(registry);
-  const auto silo = make_default<DataSource>(registry, {}, source);
-  const auto evaluator = make_default<Evaluator>(registry, {});
-  guard(silo, {.doing = "open"}, [&](DataSource& open_silo) {
-    open_silo.open(data, session.tokenizer.get(), session.model->max_length());
-    open_silo.rewind();
-  });
-  double nats = 0, bytes = 0, counted = 0;
-  for (const auto& [key, value] :
-       guard(evaluator, {.doing = "evaluate"}, [&](Evaluator& e) { return e.evaluate(*session.model, *silo); })) {
-    if (key == "nats") nats = value;
-    if (key == "bytes") bytes = value;
-    if (key == "tokens") counted = value;
-  }
-  if (!(bytes > 0 && counted > 0)) throw Error(fmt::format("{} holds nothing to measure", data.string()));
+  const auto silo = source_of(registry, source, data, session);
+  const auto [nats, bytes, counted] = loss_of(registry, *session.model, *silo);
+  if (counted == 0) throw Error(fmt::format("{} holds nothing to measure", data.string()));
   const Json result{{"loss", nats / counted},
                     {"perplexity", std::exp(nats / counted)},
                     {"nats_per_byte", nats / bytes},

@@ -18,10 +18,10 @@ import hansa_cli
 import test_encoders as encoders
 
 PROMPT, PREFIX = dict(kind="prompt_tuning", tokens=5), dict(kind="prefix_tuning", tokens=5)
-LORA_LAST = dict(targets=["all-linear"], r=2)
+LORA = dict(targets=["all-linear"], r=2)
 CASES = [
     *((shape, dict(kind="ia3")) for shape in ("llama tied, biases, other theta and eps", "gpt2", "opt", "phi3", "bert")),
-    ("llama grouped heads", dict(kind="ia3", targets=["q_proj", "lm_head"], feedforward=["o_proj", "up_proj"], blocks=[])),
+    ("llama grouped heads", dict(kind="ia3", targets=["q_proj", "gate_proj"], feedforward=["o_proj", "up_proj"])),
     ("gpt2", dict(kind="ia3", targets=[], feedforward=["c_proj"], blocks=[0, -1])),
     *((shape, PROMPT) for shape in ("llama grouped heads", "gpt2", "opt norms last, narrow embedding", "gemma2 layer_types",
                                     "mistral window", "gpt_neox", "bert", "roberta")),
@@ -30,9 +30,9 @@ CASES = [
     *((shape, dict(kind="vera", r=6)) for shape in ("llama odd sizes", "gpt2 n_inner, untied", "roberta")),
     ("gpt2", dict(kind="vera", r=7, targets=["attn.c_proj", "c_fc"], d_initial=0.5, projection_key=11)),
     # LoRA's own spellings.
-    ("bert", dict(**LORA_LAST, modules_to_save=["classifier"])),
-    ("roberta", dict(**LORA_LAST)),
-    ("distilbert", dict(**LORA_LAST, modules_to_save=["pre_classifier", "classifier"])),
+    ("bert", dict(**LORA, modules_to_save=["classifier"])),
+    ("roberta", LORA),
+    ("distilbert", dict(targets=["q_lin", "lin2"], r=2, modules_to_save=["pre_classifier", "classifier"])),
     ("llama odd sizes", dict(targets=["q_proj", "mlp.down_proj"], r=3, init="pissa")),
     ("gpt2", dict(targets=["all-linear"], r=3, alpha=5.0, init="pissa", rslora=True)),
     ("gpt2", dict(targets=["all-linear"], r=4, patterns=[{"target": "mlp.c_proj", "r": 2}, {"target": "c_fc", "alpha": 3.0}])),
@@ -87,7 +87,7 @@ def test_peft_loads_what_we_export_and_would_save_the_same(shape, params, tmp_pa
     adapter = hansa_cli.export_adapter(directory, tmp_path / "adapter", **params)
     ours = hansa_cli.logits(directory, ids, tmp_path / "out.safetensors", adapter=adapter)
     peft, said = loaded(model, adapter)
-    assert (ours - plain).abs().max() > 1e-2
+    assert (ours - plain).abs().max() > 1e-3
     close(ours, logits_of(peft, ids))
     peft.save_pretrained(tmp_path / "again")
     assert tensors(adapter) == tensors(tmp_path / "again")
@@ -134,7 +134,7 @@ def test_we_load_what_peft_saves(shape, config, tmp_path):
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     peft.save_pretrained(tmp_path / "adapter")
     ours = hansa_cli.logits(directory, ids, tmp_path / "out.safetensors", adapter=tmp_path / "adapter")
-    assert (ours - plain).abs().max() > 1e-2
+    assert (ours - plain).abs().max() > 1e-3
     close(ours, logits_of(peft, ids))
 
 
@@ -146,7 +146,10 @@ def test_gradients_are_those_of_torch(shape, params, named, tmp_path):
     adapter = hansa_cli.export_adapter(directory, tmp_path / "adapter", **params)
     ids = some_ids(model)
     ours = hansa_cli.gradients(directory, ids, tmp_path / "out.safetensors", adapter)
-    peft, _ = loaded(model, adapter, is_trainable=True)
+    front = named in ("prompt", "prefix")  # PEFT loads these as they are used only
+    peft, _ = loaded(model, adapter, is_trainable=not front)
+    if front:
+        peft.prompt_encoder.requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(logits_of(peft, ids[:, :-1], grad=True).flatten(0, 1), ids[:, 1:].flatten(),
                                              reduction="sum")
     loss.backward()
@@ -180,7 +183,7 @@ def test_a_merged_checkpoint_is_transformers_own_with_the_change(shape, params, 
     merged = hansa_cli.merge(directory, adapter, tmp_path / "merged")
     theirs, info = AutoModelForCausalLM.from_pretrained(merged, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"], info
-    assert (ours - plain).abs().max() > 1e-2
+    assert (ours - plain).abs().max() > 1e-3
     close(ours, logits_of(theirs.eval(), ids))
     if params["kind"] in ("bitfit", "layers"):  # the directory holds the parameters themselves, and no others change
         own = load_file(adapter / "adapter_model.safetensors")
@@ -206,7 +209,7 @@ def test_bottlenecks_compute_what_hooks_in_transformers_do(activation, tmp_path)
     for name, module in model.named_modules():
         if name.endswith("c_proj"):
             module.register_forward_hook(behind(name))
-    assert (ours - plain).abs().max() > 1e-2
+    assert (ours - plain).abs().max() > 1e-3
     close(ours, logits_of(model, ids))
 
 
