@@ -17,6 +17,12 @@ at::Generator make_generator(std::uint64_t seed, at::Device device) {
 
 void Dropout::enable(std::uint64_t seed, at::Device device) { generator_ = make_generator(seed, device); }
 
+Dropout Dropout::copy() const {
+  Dropout other;
+  if (generator_) other.generator_ = generator_->clone();
+  return other;
+}
+
 at::Tensor Dropout::apply(const at::Tensor& x, double p) {
   if (!generator_ || p == 0) return x;
   // p = 1 drops everything; dividing by zero would make it NaN.

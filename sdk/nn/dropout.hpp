@@ -15,6 +15,7 @@ class Dropout {
   void enable(std::uint64_t seed, at::Device = at::kCPU);  // restarts the stream; of the tensors that it is applied to
   void disable() { generator_.reset(); }
   bool enabled() const { return generator_.has_value(); }
+  Dropout copy() const;  // draws the same masks as this one from here on, apart from it
   // x where off or p is 0; else x with each element kept with probability 1 - p and scaled by 1 / (1 - p).
   at::Tensor apply(const at::Tensor& x, double p);
 

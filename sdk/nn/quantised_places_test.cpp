@@ -191,3 +191,37 @@ TEST_CASE("a model on a quantised base trains, is merged and holds its embedding
     }
   }
 }
+
+TEST_CASE("a quantised base goes forward again with the same loss, gradients and dropout masks") {
+  const Batch batch{.tokens = at::randint(0, 41, {2, 9}, make_generator(5), at::kLong),
+                    .labels = at::randint(0, 41, {2, 9}, make_generator(6), at::kLong)};
+  const auto run = [&](const Opening& opening) {
+    Fresh model(opening);
+    std::vector<Injection> injected;
+    std::vector<at::Tensor> parameters;
+    std::uint64_t seed = 20;
+    for (const auto& module : model.modules({})) {
+      if (module.kind == Module::Kind::Norm)
+        injected.push_back({module.name, Replace{.weight = leaf({module.out}, ++seed)}});
+      if (module.kind == Module::Kind::Linear)
+        injected.push_back(
+            {module.name,
+             LowRank{.A = leaf({2, module.in}, ++seed), .B = leaf({module.out, 2}, ++seed), .dropout = 0.3}});
+    }
+    for (const auto& one : injected) {
+      if (const auto* pair = std::get_if<LowRank>(&one.what))
+        parameters.insert(parameters.end(), {pair->A, pair->B});
+      else
+        parameters.push_back(std::get<Replace>(one.what).weight);
+    }
+    model.inject(injected);
+    model.enable_dropout(7);
+    auto loss = model.loss(batch);
+    loss.backward();
+    std::vector<at::Tensor> all{loss.detach()};
+    for (const auto& parameter : parameters) all.push_back(parameter.grad());
+    return all;
+  };
+  const auto kept = run({.base = BaseDtype::Nf4}), again = run({.base = BaseDtype::Nf4, .recompute = true});
+  for (std::size_t i = 0; i < kept.size(); ++i) CHECK(apart(again[i], kept[i]) < 1e-6);
+}

@@ -3,6 +3,7 @@
 #include <deque>
 #include <map>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -18,6 +19,7 @@
 #include "base/error.hpp"
 #include "nn/fast/blocks.hpp"
 #include "nn/layers.hpp"
+#include "nn/recompute.hpp"
 
 namespace hansa::nn {
 
@@ -299,7 +301,8 @@ at::Tensor Transformer::forward_with_prompt(const Pass& given) {
     }
     const BlockPass at{pass, attention.rope ? &turned[*attention.rope] : nullptr, visible(attention),
                        static_cast<std::int64_t>(i), front};
-    x = block(spec.blocks[i], blocks_[i], x, at);
+    const bool again = pass.recompute && at::GradMode::is_enabled() && !pass.cache;
+    x = again ? recomputed_block(spec.blocks[i], blocks_[i], x, at) : block(spec.blocks[i], blocks_[i], x, at);
   }
   x = norm(spec.final_norm, final_norm_, x);
   return project_out_ ? linear(*project_out_, x, pass.dropout) : x;
