@@ -59,8 +59,8 @@ void by_shape(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(aten, Meta, library) {
-  for (const auto* name :
-       {"index_select", "bernoulli_.float", "native_layer_norm", "native_layer_norm_backward", "_index_put_impl_",
-        "logical_or.out", "abs.out", "masked_fill_.Scalar", "logsumexp", "logsumexp.out", "embedding_dense_backward"})
+  for (const auto* name : {"index_select", "bernoulli_.float", "native_layer_norm", "native_layer_norm_backward",
+                           "_index_put_impl_", "logical_or.out", "logical_and.out", "logical_not.out", "abs.out",
+                           "masked_fill_.Scalar", "logsumexp", "logsumexp.out", "embedding_dense_backward"})
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&by_shape>());
 }

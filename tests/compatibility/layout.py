@@ -21,7 +21,7 @@ NUMBERS = re.compile(r"#define (HANSA_(?:TRAIT|ABI|ENTRY|NOTE)_\w+) (.*)")
 def compile_flags(build):
     """The compiler, and the options that say where headers are, of a source that knows the interfaces."""
     for entry in json.loads((build / "compile_commands.json").read_text()):
-        if entry["file"].endswith("plugins/aggregator/fedavg/fedavg.cpp"):
+        if "plugin_fedavg_objects.dir" in entry["command"]:  # the plugin's source itself, or a file that includes it
             words = shlex.split(entry["command"])
             break
     compiler = next(word for word in words if re.fullmatch(r"(.*/)?(c\+\+|g\+\+|clang\+\+)(-\d+)?", word))
