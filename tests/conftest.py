@@ -1,27 +1,7 @@
-"""What every Python test may ask for: the built program. Run through ./dev test, or by hand after ./dev build."""
+"""Fixtures of all tests below: the built program."""
 
-import os
-import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="session")
-def build_dir():
-    return Path(os.environ.get("HANSA_BUILD_DIR", ROOT / "build" / "release")).resolve()
-
-
-@pytest.fixture(scope="session")
-def hansa(build_dir):
-    """Runs the program: hansa("check", "file.toml") returns a finished process with text output."""
-    program = build_dir / "apps" / "hansa" / "hansa"
-
-    def run(*arguments, **options):
-        options = {"capture_output": True, "text": True, "timeout": 300, **options}
-        return subprocess.run([str(program), *map(str, arguments)], **options)
-
-    run.program = program
-    return run
+sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
+from program import build_dir, hansa  # noqa: E402, F401

@@ -1,0 +1,7 @@
+"""Fixtures of the tests here: the built program."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
+from program import build_dir, hansa  # noqa: E402, F401
