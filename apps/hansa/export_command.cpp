@@ -69,7 +69,9 @@ ExportCommand::ExportCommand(CLI::App& program) : options_(std::make_unique<Opti
   o.app->add_option("--type", o.type, "Of a GGUF file's matrices: f32, f16, bf16 (default: f32 of adapters, else f16)")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->needs(gguf);
-  o.app->add_option("--node", o.node, "As this node has it: at its rank, with what it keeps for itself (a personal part)")
+  o.app
+      ->add_option("--node", o.node,
+                   "As this node has it: at its rank, with what it keeps for itself (a personal part)")
       ->needs(run);
   o.app->add_option("--state", o.state, "Where that node's state lies (default: in the run directory)")
       ->check(CLI::ExistingDirectory)

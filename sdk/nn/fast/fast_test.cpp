@@ -202,9 +202,8 @@ TEST_CASE("a pass keeps what its backward pass needs while others run, and while
 
 TEST_CASE("token by token through a cache the fast form gives the logits of the whole text") {
   const at::NoGradGuard no_grad;
-  const Shape shapes[] = {{},
-                          {.window = 5},
-                          {.width = 33, .inner = 21, .heads = {.query = 3, .key_value = 3, .dim = 7}, .turned = 4}};
+  const Shape shapes[] = {
+      {}, {.window = 5}, {.width = 33, .inner = 21, .heads = {.query = 3, .key_value = 3, .dim = 7}, .turned = 4}};
   for (const auto& shape : shapes) {
     for (const auto compute : {DType::f32, DType::bf16}) {
       for (const std::int64_t rows : {1, 3}) {
