@@ -25,20 +25,4 @@ struct ModelSession {
 ModelSession open_model(const StrategyRegistry&, const HostServices&, const std::filesystem::path& checkpoint,
                         const std::optional<std::filesystem::path>& adapter, const Opening&);
 
-// The most mature component of a kind (among equals the first by name), or the one with this name; with default parameters.
-template <class Interface>
-Instance<Interface> make_default(const StrategyRegistry& registry, const HostServices& services,
-                                 const std::string& name = {}) {
-  const std::string_view kind = Interface::kKind.substr(0, Interface::kKind.find('/'));
-  if (!name.empty()) {
-    const auto& component = require(registry, Interface::kKind, name);
-    return create<Interface>(registry, component, with_defaults(component, Value()), services);
-  }
-  const HansaComponent* best = nullptr;
-  for (const auto* component : registry.components(kind))
-    if (!best || component->maturity > best->maturity) best = component;
-  if (!best) throw Error("no plugin of kind " + std::string(kind) + " was found; see: hansa plugins list --all");
-  return create<Interface>(registry, *best, with_defaults(*best, Value()), services);
-}
-
 }  // namespace hansa

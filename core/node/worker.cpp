@@ -328,11 +328,11 @@ TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
   return result;
 }
 
+std::filesystem::path Worker::kept_state_of(const Silo& silo) { return silo.state / "state"; }
+
 // What a node keeps between rounds (a stateful trainer's, the personal part, the error memory) belongs to one silo, and moves
 // on only when the coordinator applied the round. A silo without any begins as all was created: a simulation's worker may
 // have been in another silo before.
-std::filesystem::path Worker::kept_state_of(const Silo& silo) { return silo.state / "state"; }
-
 void Worker::begin_state(const Silo& silo) {
   personal_.clear();
   memory_.clear();
