@@ -304,7 +304,8 @@ struct Block::Run {
     found.resize(4);
     auto act = joined_input("act", m.down, down), d_act = joined_input("d act", m.down, down);
     auto all = gates();
-    auto d_gates = work("d gates", {rows(), 2 * inner_width()});
+    // Computed again, they are this pass's alone, and their gradients can take their place.
+    auto d_gates = of.recompute ? all : work("d gates", {rows(), 2 * inner_width()});
     m.down.backward(d_act, dy, Joined::Wanted::All);
     auto gate = gate_job<T>(all, act);  // gives act again, which the pairs' gradients need
     gate.d = data<T>(d_act);
