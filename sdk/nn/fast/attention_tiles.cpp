@@ -1,6 +1,7 @@
 #include "nn/fast/attention_tiles.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -12,6 +13,15 @@
 #include "nn/fast/passes.hpp"
 
 namespace hansa::nn::fast {
+
+std::int64_t Tiles::block() const {
+  // Two tiles of scores are at work at once: so few queries that both stay in a core's second-level cache, half of which
+  // this is on the machines of today, but not so few that the products become thin.
+  constexpr std::int64_t kMost = 128, kLeast = 32, kScores = 256 * 1024;
+  auto queries = kMost;
+  while (queries > kLeast && queries * heads.group() * length > kScores) queries /= 2;
+  return std::min(queries, length);
+}
 
 std::int64_t Tiles::slots() const {
   const auto work = batch * heads.key_value, threads = static_cast<std::int64_t>(at::get_num_threads());
@@ -108,11 +118,14 @@ void backward_tiles(const Tiles& of, std::int64_t outer, std::int64_t slot, cons
   dv.zero_();
 }
 
+// The items are unlike in size, and cores in speed: who is ready takes the next one. Items write to places of their own, so
+// that it makes no difference to the result who did which.
 template <class Body>
 void shared_out(std::int64_t count, const Body& body) {
-  at::parallel_for(0, count, 1, [&](std::int64_t first, std::int64_t last) {
+  std::atomic<std::int64_t> next = 0;
+  at::parallel_for(0, std::min<std::int64_t>(count, at::get_num_threads()), 1, [&](std::int64_t, std::int64_t) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    for (auto i = first; i < last; ++i) body(i, at::get_thread_num());
+    for (auto i = next++; i < count; i = next++) body(i, at::get_thread_num());
   });
 }
 
@@ -122,10 +135,8 @@ void attend(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at:
             at::Tensor& log_sum, const at::Tensor& scratch) {
   const auto tiles = of.tiles(), outer = of.batch * of.heads.key_value;
   const bool wide = q.scalar_type() == at::kFloat;
-  // A thread's share is a run of items: tile by tile of all heads, two from the ends of the triangle, makes them even.
   shared_out(outer * tiles, [&](std::int64_t i, int thread) {
-    const auto index = i % tiles;
-    const auto tile = tile_at(of, i / tiles, index);
+    const auto tile = tile_at(of, i % outer, tiles - 1 - i / outer);  // the largest first
     if (wide)
       forward_tile<float>(of, tile, q, k, v, out, log_sum, scratch[thread]);
     else
@@ -140,9 +151,9 @@ void attend_back(const Tiles& of, const at::Tensor& q, const at::Tensor& k, cons
   const bool wide = q.scalar_type() == at::kFloat;
   shared_out(outer * slots, [&](std::int64_t i, int thread) {
     if (wide)
-      backward_tiles<float>(of, i / slots, i % slots, q, k, v, d_out, log_sum, to, scratch[thread]);
+      backward_tiles<float>(of, i % outer, i / outer, q, k, v, d_out, log_sum, to, scratch[thread]);
     else
-      backward_tiles<Half>(of, i / slots, i % slots, q, k, v, d_out, log_sum, to, scratch[thread]);
+      backward_tiles<Half>(of, i % outer, i / outer, q, k, v, d_out, log_sum, to, scratch[thread]);
   });
 }
 

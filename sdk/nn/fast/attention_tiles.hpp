@@ -20,10 +20,9 @@ struct Tiles {  // what a pass needs to know
   double scale = 1;
   std::int64_t batch = 1, length = 1;
   const Limits* limits = nullptr;
-  std::int64_t block() const { return length < kBlock ? length : kBlock; }
+  std::int64_t block() const;  // queries of a tile
   std::int64_t tiles() const { return (length + block() - 1) / block(); }
   std::int64_t slots() const;  // in how many parts the gradients of keys and values are summed up
-  static constexpr std::int64_t kBlock = 128;
 };
 
 // q, out and their gradients [batch · key-value heads, group · length, dim], in blocks of queries as HeadsJob lays them out; k, v
