@@ -159,7 +159,8 @@ std::vector<std::string> names_of(const PartitionOptions& options, const Collect
   for (std::size_t node = 0; node < nodes; ++node) {
     std::string name;
     if (options.by == "field" && nodes == all.label_names().size())
-      for (const char c : options.field == "file" ? fs::path(all.label_names()[node]).stem().string() : all.label_names()[node])
+      for (const char c :
+           options.field == "file" ? fs::path(all.label_names()[node]).stem().string() : all.label_names()[node])
         name += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ? c : '-';
     if (name.empty() || name.size() > 40 || name[0] == '-' || !taken.insert(name).second)
       name = fmt::format("node{:0{}}", node, digits);

@@ -1,6 +1,7 @@
 #include "generate.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -67,9 +68,10 @@ class Stream {
     text_ = tokenizer_.decode(ids_);
     if (!text_.ends_with("\xEF\xBF\xBD")) give_out();  // U+FFFD: perhaps half a character
   }
-  std::string finish() {
+  void finish(Generated& result) {
     give_out();
-    return text_;
+    result.text = std::move(text_);
+    result.ids = std::move(ids_);
   }
 
  private:
@@ -97,12 +99,14 @@ std::vector<std::int64_t> prompt_ids(const Model& model, const Tokenizer& tokeni
 
 }  // namespace
 
-std::string generate(Model& model, const Tokenizer& tokenizer, std::string_view prompt, const GenerateOptions& options,
-                     const std::function<void(std::string_view)>& on_text) {
+Generated generate(Model& model, const Tokenizer& tokenizer, std::string_view prompt, const GenerateOptions& options,
+                   const std::function<void(std::string_view)>& on_text) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto since = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   auto ids = prompt_ids(model, tokenizer, prompt);
-  const auto room = model.max_length() - static_cast<std::int64_t>(ids.size());
-  const auto most = std::min(options.max_tokens, room);
-  const auto cache = model.cache(1, static_cast<std::int64_t>(ids.size()) + most);
+  Generated result{.prompt_tokens = static_cast<std::int64_t>(ids.size())};
+  const auto most = std::min(options.max_tokens, model.max_length() - result.prompt_tokens);
+  const auto cache = model.cache(1, result.prompt_tokens + most);
   Sampler sampler(options);
   Stream stream(tokenizer, on_text);
   for (std::int64_t made = 0; made < most; ++made) {
@@ -111,11 +115,14 @@ std::string generate(Model& model, const Tokenizer& tokenizer, std::string_view 
     const auto logits = model.logits({.tokens = row_of(ids), .labels = row_of(labels)}, cache.get());
     const auto last = logits[0][logits.size(1) - 1].to(at::kCPU).contiguous();
     const auto next = sampler.choose(last.data_ptr<float>(), last.numel());
+    if (made == 0) result.first_seconds = since();
     if (next == tokenizer.end_of_text()) break;
     stream.add(next);
     ids = {next};
   }
-  return stream.finish();
+  stream.finish(result);
+  result.seconds = since();
+  return result;
 }
 
 }  // namespace hansa

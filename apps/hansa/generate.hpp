@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <hansa/model.hpp>
 #include <hansa/tokenizer.hpp>
@@ -18,8 +19,15 @@ struct GenerateOptions {
   std::uint64_t seed = 0;        // the same seed gives the same text
 };
 
-// The generated text, without the prompt. `on_text` gets it piece by piece, each valid UTF-8.
-std::string generate(Model&, const Tokenizer&, std::string_view prompt, const GenerateOptions&,
-                     const std::function<void(std::string_view)>& on_text = {});
+struct Generated {
+  std::string text;               // without the prompt
+  std::vector<std::int64_t> ids;  // its tokens
+  std::int64_t prompt_tokens = 0;
+  double first_seconds = 0, seconds = 0;  // until the first token was chosen, and in all
+};
+
+// `on_text` gets the text piece by piece, each valid UTF-8.
+Generated generate(Model&, const Tokenizer&, std::string_view prompt, const GenerateOptions&,
+                   const std::function<void(std::string_view)>& on_text = {});
 
 }  // namespace hansa

@@ -66,24 +66,26 @@ Scripted three_letters() {  // a 0.6, b 0.3, c 0.1
 
 TEST_CASE("greedy generation continues the text, stops at the end token and at the model's length") {
   Scripted alphabet([](const auto& text, float* logits) { logits[text.back() == 'f' ? 0 : text.back() + 1] = 0; });
-  CHECK(generate(alphabet, Bytes(), "ab", {.temperature = 0}) == "cdef");
-  CHECK(generate(alphabet, Bytes(), "ab", {.max_tokens = 2, .temperature = 0}) == "cd");
+  CHECK(generate(alphabet, Bytes(), "ab", {.temperature = 0}).text == "cdef");
+  CHECK(generate(alphabet, Bytes(), "ab", {.max_tokens = 2, .temperature = 0}).text == "cd");
   Scripted endless([](const auto&, float* logits) { logits['x'] = 0; });
-  CHECK(generate(endless, Bytes(), "ab", {.temperature = 0}).size() == 17);
+  CHECK(generate(endless, Bytes(), "ab", {.temperature = 0}).text.size() == 17);
   CHECK_THROWS_AS(generate(endless, Bytes(), std::string(30, 'a'), {}), Error);
 }
 
 TEST_CASE("a seed fixes the text, and frequencies follow temperature and top-p") {
   auto model = three_letters();
-  const auto first = generate(model, Bytes(), "", {.max_tokens = 15, .seed = 4});
-  CHECK(generate(model, Bytes(), "", {.max_tokens = 15, .seed = 4}) == first);
-  CHECK(generate(model, Bytes(), "", {.max_tokens = 15, .seed = 5}) != first);
+  const auto text = [&](std::uint64_t seed) {
+    return generate(model, Bytes(), "", {.max_tokens = 15, .seed = seed}).text;
+  };
+  CHECK(text(4) == text(4));
+  CHECK(text(5) != text(4));
   auto counts = [&](double temperature, double top_p) {
     std::map<char, double> found;
-    for (std::uint64_t seed = 0; seed < 300; ++seed)
-      for (char c :
-           generate(model, Bytes(), "", {.max_tokens = 10, .temperature = temperature, .top_p = top_p, .seed = seed}))
-        found[c] += 1.0 / 3000;
+    for (std::uint64_t seed = 0; seed < 300; ++seed) {
+      const GenerateOptions options{.max_tokens = 10, .temperature = temperature, .top_p = top_p, .seed = seed};
+      for (char c : generate(model, Bytes(), "", options).text) found[c] += 1.0 / 3000;
+    }
     return found;
   };
   CHECK(counts(1, 1)['b'] == Approx(0.3).margin(0.04));
@@ -101,7 +103,11 @@ TEST_CASE("text is given out in whole characters") {
     logits[made < umlaut.size() ? static_cast<unsigned char>(umlaut[made]) : 0] = 0;
   });
   std::vector<std::string> pieces;
-  CHECK(generate(model, Bytes(), "x", {.temperature = 0},
-                 [&](std::string_view piece) { pieces.emplace_back(piece); }) == umlaut);
+  const auto made =
+      generate(model, Bytes(), "x", {.temperature = 0}, [&](std::string_view piece) { pieces.emplace_back(piece); });
+  CHECK(made.text == umlaut);
+  CHECK(made.ids == std::vector<std::int64_t>{0xC3, 0xBC});
+  CHECK(made.prompt_tokens == 2);
+  CHECK((made.first_seconds > 0 && made.seconds >= made.first_seconds));
   CHECK(pieces == std::vector<std::string>{umlaut});
 }

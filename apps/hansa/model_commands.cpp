@@ -16,6 +16,7 @@
 
 #include <hansa/evaluator.hpp>
 
+#include "allocator.hpp"
 #include "devices/devices.hpp"
 #include "embeddings.hpp"
 #include "generate.hpp"
@@ -126,6 +127,8 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   generate->add_option("--top-p", o.generate.top_p, "Sample among the likeliest tokens with this probability together")
       ->check(CLI::Range(0.0, 1.0));
   generate->add_option("--seed", o.generate.seed, "The same seed gives the same text");
+  generate->add_flag("--json", o.json,
+                     "One JSON object at the end instead of text: text, ids, seconds, tokens per second");
 
   auto* eval = o.eval_app = program.add_subcommand("eval", "Measure a model on text: loss, perplexity, bits per byte");
   o.add_model(*eval);
@@ -166,6 +169,7 @@ bool ModelCommands::chosen() const {
 }
 
 int ModelCommands::run() const {
+  keep_large_blocks(Keeps::Everything);
   const at::NoGradGuard no_grad;
   const auto& o = *options_;
   if (*o.generate_app) return o.run_generate();
@@ -180,10 +184,24 @@ int ModelCommands::Options::run_generate() const {
   StrategyRegistry registry;
   scan(registry);
   const auto session = open(registry);
-  std::cout << prompt << std::flush;
-  hansa::generate(*session.model, session.require_tokenizer(model), prompt, generate,
-                  [](std::string_view piece) { std::cout << piece << std::flush; });
-  std::cout << '\n';
+  const auto& tokenizer = session.require_tokenizer(model);
+  if (!json) {
+    std::cout << prompt << std::flush;
+    hansa::generate(*session.model, tokenizer, prompt, generate,
+                    [](std::string_view piece) { std::cout << piece << std::flush; });
+    std::cout << '\n';
+    return 0;
+  }
+  const auto made = hansa::generate(*session.model, tokenizer, prompt, generate);
+  const auto rest = made.seconds - made.first_seconds;
+  Json result{{"prompt", prompt},
+              {"text", made.text},
+              {"ids", made.ids},
+              {"prompt_tokens", made.prompt_tokens},
+              {"first_token_seconds", made.first_seconds},
+              {"seconds", made.seconds}};
+  if (made.ids.size() > 1) result["tokens_per_second"] = static_cast<double>(made.ids.size() - 1) / rest;
+  std::cout << result.dump() << '\n';
   return 0;
 }
 

@@ -183,10 +183,10 @@ class Reporter {
     options.temperature = 0.7;  // a small model at 1 shows mostly its tail
     options.seed = static_cast<std::uint64_t>(opened_.spec.run.seed);
     worker.enable_adapter(false);
-    outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
+    outcome_.sample_before = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options).text;
     worker.enable_adapter(true);
     worker.load(final_, down_);
-    outcome_.sample_after = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options);
+    outcome_.sample_after = generate(worker.model(), *worker.tokenizer(), report.sample_prompt, options).text;
   }
 
   void read_totals(const RunDirectory& directory) {

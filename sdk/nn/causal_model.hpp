@@ -18,7 +18,7 @@
 namespace hansa::hf {
 class Checkpoint;
 struct StoredTensor;
-}
+}  // namespace hansa::hf
 
 namespace hansa::nn {
 
