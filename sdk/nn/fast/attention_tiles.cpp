@@ -10,6 +10,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/Parallel.h>
 
+#include "nn/fast/attention_kernel.hpp"
 #include "nn/fast/passes.hpp"
 
 namespace hansa::nn::fast {
@@ -27,8 +28,6 @@ std::int64_t Tiles::slots() const {
   const auto work = batch * heads.key_value, threads = static_cast<std::int64_t>(at::get_num_threads());
   return work >= 4 * threads || threads == 1 ? 1 : std::min<std::int64_t>(tiles(), 2 * threads);
 }
-
-std::int64_t scratch_size(const Tiles& tiles) { return 2 * tiles.heads.group() * tiles.block() * tiles.length; }
 
 namespace {
 
@@ -129,12 +128,149 @@ void shared_out(std::int64_t count, const Body& body) {
   });
 }
 
+// ---- by the processor's own kernel
+
+std::int64_t padded(std::int64_t keys) { return (keys + kKeyStep - 1) / kKeyStep * kKeyStep; }
+const Half* halves(const at::Tensor& tensor) { return static_cast<const Half*>(tensor.const_data_ptr()); }
+Half* halves(at::Tensor& tensor) { return static_cast<Half*>(tensor.data_ptr()); }
+
+const AttentionKernel* kernel_for(const Tiles& of, const at::Tensor& q, Products products) {
+  const bool suits = q.scalar_type() == at::kBFloat16 && of.heads.dim % 16 == 0 && products == Products::Best;
+  return suits ? attention_kernel() : nullptr;
+}
+
+class ByKernel {
+ public:
+  ByKernel(const AttentionKernel& kernel, const Tiles& of, Buffers& buffers)
+      : kernel_(kernel), of_(of), keys_(padded(of.length)), outer_(of.batch * of.heads.key_value), buffers_(buffers) {}
+
+  void forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor& out, at::Tensor& log_sum) {
+    pack(k, true, false, v, false, true);
+    const auto scratch = scratch_of(0);
+    shared_out(outer_ * of_.tiles(), [&](std::int64_t i, int thread) {
+      const auto tile = tile_at(of_, i % outer_, of_.tiles() - 1 - i / outer_);
+      auto job = job_of(tile, scratch[thread].data_ptr<float>());
+      job.out = halves(out);
+      by_rows(tile, job, halves(q), nullptr, log_sum.data_ptr<float>(), kernel_.forward);
+    });
+  }
+
+  void backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& d_out,
+                const at::Tensor& log_sum, const AttentionGradients& to) {
+    pack(k, true, true, v, true, false);
+    const auto sums = 2 * keys_ * of_.heads.dim, slots = of_.slots(), kept = of_.length * of_.heads.dim;
+    const auto scratch = scratch_of(sums);
+    shared_out(outer_ * slots, [&](std::int64_t i, int thread) {
+      const auto outer = i % outer_, slot = i / outer_;
+      auto* mine = scratch[thread].data_ptr<float>();
+      std::fill_n(mine, sums, 0.0f);
+      for (auto index = of_.tiles() - 1 - slot; index >= 0; index -= slots) {
+        const auto tile = tile_at(of_, outer, index);
+        auto job = job_of(tile, mine + sums);
+        job.dk = mine;
+        job.dv = mine + sums / 2;
+        job.dq = halves(to.dq);
+        by_rows(tile, job, halves(q), halves(d_out), log_sum.data_ptr<float>(), kernel_.backward);
+      }
+      kernel_.round(mine, halves(to.dk) + (slot * outer_ + outer) * kept, kept);
+      kernel_.round(mine + sums / 2, halves(to.dv) + (slot * outer_ + outer) * kept, kept);
+    });
+  }
+
+ private:
+  void pack(const at::Tensor& k, bool k_turned, bool k_pairs, const at::Tensor& v, bool v_turned, bool v_pairs) {
+    const auto words = keys_ * of_.heads.dim / 2;
+    auto held = buffers_.get("packed keys and values", {4, outer_, words}, at::kInt);
+    auto* at = reinterpret_cast<std::uint32_t*>(held.data_ptr<std::int32_t>());
+    const auto part = [&](bool wanted) {
+      auto* const here = at;
+      at += outer_ * words;
+      return wanted ? here : nullptr;
+    };
+    k_ = {part(k_turned), part(k_pairs)};
+    v_ = {part(v_turned), part(v_pairs)};
+    shared_out(outer_, [&](std::int64_t outer, int) {
+      const auto from = outer * of_.length * of_.heads.dim;
+      kernel_.pack(halves(k) + from, of_.length, keys_, of_.heads.dim, of_head(k_, outer));
+      kernel_.pack(halves(v) + from, of_.length, keys_, of_.heads.dim, of_head(v_, outer));
+    });
+  }
+  Packed of_head(const Packed& all, std::int64_t outer) const {
+    const auto from = outer * keys_ * of_.heads.dim / 2;
+    return {all.turned ? all.turned + from : nullptr, all.pairs ? all.pairs + from : nullptr};
+  }
+  at::Tensor scratch_of(std::int64_t more) {
+    return buffers_.get(
+        "scratch", {static_cast<std::int64_t>(at::get_num_threads()), attention_scratch(keys_, of_.heads.dim) + more},
+        at::kFloat);
+  }
+  AttentionRows job_of(const Tile& tile, float* scratch) const {
+    AttentionRows job;
+    job.k = of_head(k_, tile.outer);
+    job.v = of_head(v_, tile.outer);
+    job.dim = of_.heads.dim;
+    job.keys = keys_;
+    job.scale = static_cast<float>(of_.scale);
+    job.scratch = scratch;
+    return job;
+  }
+  // A tile's rows, as many at a time as the kernel takes.
+  void by_rows(const Tile& tile, AttentionRows job, const Half* q, const Half* d_out, float* log_sum,
+               void (*pass)(const AttentionRows&)) const {
+    const auto dim = of_.heads.dim, group = of_.heads.group(), start = (tile.outer * of_.length + tile.first) * group;
+    const auto sequence = of_.limits->sequences == 1 ? 0 : tile.outer / of_.heads.key_value;
+    const auto limits = sequence * of_.length + tile.first;
+    const std::int32_t *low[AttentionRows::kMostRows], *high[AttentionRows::kMostRows];
+    auto *const out = job.out, *const dq = job.dq;
+    for (std::int64_t first = 0; first < tile.rows; first += AttentionRows::kMostRows) {
+      job.rows = std::min(AttentionRows::kMostRows, tile.rows - first);
+      for (std::int64_t r = 0; r < job.rows; ++r) {
+        low[r] = of_.limits->low.data() + limits + (first + r) % tile.queries;
+        high[r] = of_.limits->high.data() + limits + (first + r) % tile.queries;
+      }
+      job.low = low;
+      job.high = high;
+      const auto at = (start + first) * dim;
+      job.q = q + at;
+      job.d_out = d_out ? d_out + at : nullptr;
+      job.out = out ? out + at : nullptr;
+      job.dq = dq ? dq + at : nullptr;
+      job.log_sum = log_sum + start + first;
+      pass(job);
+    }
+  }
+
+  const AttentionKernel& kernel_;
+  const Tiles& of_;
+  std::int64_t keys_, outer_;
+  Buffers& buffers_;
+  Packed k_, v_;
+};
+
+at::Tensor scratch_for_products(const Tiles& of, const at::Tensor& q, Buffers& buffers) {
+  return buffers.get("scratch of products",
+                     {static_cast<std::int64_t>(at::get_num_threads()), 2 * of.heads.group() * of.block() * of.length},
+                     q.scalar_type());
+}
+
 }  // namespace
 
+std::int64_t attention_scratch(std::int64_t keys, std::int64_t dim) {
+  constexpr auto kRows = AttentionRows::kMostRows;
+  // Backward: scores and their gradients in fp32; slopes by row and in pairs, probabilities in pairs; q and d_out in pairs, dq;
+  // two rows of probabilities. Forward needs less.
+  return 2 * kRows * keys + 3 * kRows / 2 * keys + 2 * kRows / 2 * dim + kRows * dim + keys;
+}
+
 void attend(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor& out,
-            at::Tensor& log_sum, const at::Tensor& scratch) {
+            at::Tensor& log_sum, Buffers& buffers, Products products) {
+  if (const auto* kernel = kernel_for(of, q, products)) {
+    ByKernel(*kernel, of, buffers).forward(q, k, v, out, log_sum);
+    return;
+  }
   const auto tiles = of.tiles(), outer = of.batch * of.heads.key_value;
   const bool wide = q.scalar_type() == at::kFloat;
+  const auto scratch = scratch_for_products(of, q, buffers);
   shared_out(outer * tiles, [&](std::int64_t i, int thread) {
     const auto tile = tile_at(of, i % outer, tiles - 1 - i / outer);  // the largest first
     if (wide)
@@ -145,10 +281,15 @@ void attend(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at:
 }
 
 void attend_back(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                 const at::Tensor& d_out, const at::Tensor& log_sum, const AttentionGradients& to,
-                 const at::Tensor& scratch) {
+                 const at::Tensor& d_out, const at::Tensor& log_sum, const AttentionGradients& to, Buffers& buffers,
+                 Products products) {
+  if (const auto* kernel = kernel_for(of, q, products)) {
+    ByKernel(*kernel, of, buffers).backward(q, k, v, d_out, log_sum, to);
+    return;
+  }
   const auto slots = of.slots(), outer = of.batch * of.heads.key_value;
   const bool wide = q.scalar_type() == at::kFloat;
+  const auto scratch = scratch_for_products(of, q, buffers);
   shared_out(outer * slots, [&](std::int64_t i, int thread) {
     if (wide)
       backward_tiles<float>(of, i % outer, i / outer, q, k, v, d_out, log_sum, to, scratch[thread]);

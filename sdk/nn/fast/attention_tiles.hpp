@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "nn/architecture.hpp"
+#include "nn/fast/buffers.hpp"
 
 namespace hansa::nn::fast {
 
@@ -27,14 +28,14 @@ struct Tiles {  // what a pass needs to know
 
 // q, out and their gradients [batch · key-value heads, group · length, dim], in blocks of queries as HeadsJob lays them out; k, v
 // [batch · key-value heads, length, dim]; log_sum fp32 [batch · key-value heads, group · length]; dk, dv have slots() in front,
-// to be summed. scratch: one a thread, of scratch_size() numbers.
+// to be summed. By LibTorch's products, or by the processor's own kernel where there is one for this type and width.
+enum class Products : std::uint8_t { Best, LibTorch };
 void attend(const Tiles&, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor& out,
-            at::Tensor& log_sum, const at::Tensor& scratch);
+            at::Tensor& log_sum, Buffers&, Products = Products::Best);
 struct AttentionGradients {
   at::Tensor &dq, &dk, &dv;
 };
 void attend_back(const Tiles&, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& d_out,
-                 const at::Tensor& log_sum, const AttentionGradients&, const at::Tensor& scratch);
-std::int64_t scratch_size(const Tiles&);
+                 const at::Tensor& log_sum, const AttentionGradients&, Buffers&, Products = Products::Best);
 
 }  // namespace hansa::nn::fast

@@ -15,15 +15,6 @@
 
 namespace hansa::nn::fast {
 
-at::Tensor Buffers::get(std::string_view name, at::IntArrayRef shape, at::ScalarType type) {
-  auto& buffer = buffers_.try_emplace(std::string(name)).first->second;
-  std::int64_t count = 1;
-  for (const auto side : shape) count *= side;
-  if (!buffer.defined() || buffer.numel() < count || buffer.scalar_type() != type)
-    buffer = at::empty({count}, at::TensorOptions().dtype(type));
-  return buffer.narrow(0, 0, count).view(shape);
-}
-
 std::shared_ptr<const Limits> limits_of(const Batch& batch, const AttentionSpec& spec, bool causal) {
   const auto rows = batch.tokens.size(0), length = batch.tokens.size(1);
   auto result = std::make_shared<Limits>();
@@ -154,9 +145,6 @@ struct Block::Run {
   at::Tensor middle() { return keep("middle", {rows(), width()}); }
   at::Tensor gates() { return keep("gates", {rows(), 2 * inner_width()}); }
   at::Tensor seen() { return keep("seen", {rows(), heads().query_width() + output.columns}); }
-  at::Tensor scratch() {
-    return work("scratch", {static_cast<std::int64_t>(at::get_num_threads()), scratch_size(tiles())});
-  }
 
   template <class T>
   HeadsJob<T> heads_job(const at::Tensor& by_row, std::int64_t column, const at::Tensor& by_head, std::int64_t count,
@@ -255,7 +243,7 @@ struct Block::Run {
     by_rows(rows(), wide, passes<T>().to_heads, heads_job<T>(projected, wide + narrow, v(), heads().key_value, false));
     auto by_head = work("by head", {outer(), heads().group() * of.length, dim});
     auto sums = log_sum();
-    attend(tiles(), q(), k(), v(), by_head, sums, scratch());
+    attend(tiles(), q(), k(), v(), by_head, sums, block.workspace_->buffers);
     auto rows_seen = seen();
     by_rows(rows(), wide, passes<T>().from_heads, heads_job<T>(rows_seen, 0, by_head, heads().query, false));
     auto added = work("added", {rows(), width()});
@@ -335,7 +323,7 @@ struct Block::Run {
     const auto slots = tiles().slots();
     auto dq = work("dq", {outer(), grouped, dim}), dk = work("dk", {slots, outer(), of.length, dim}),
          dv = work("dv", {slots, outer(), of.length, dim});
-    attend_back(tiles(), q(), k(), v(), d_by_head, log_sum(), {dq, dk, dv}, scratch());
+    attend_back(tiles(), q(), k(), v(), d_by_head, log_sum(), {dq, dk, dv}, block.workspace_->buffers);
     for (std::int64_t slot = 1; slot < slots; ++slot) {
       dk[0].add_(dk[slot]);
       dv[0].add_(dv[slot]);

@@ -3,30 +3,20 @@
 // buffers that are used again. For the blocks that it does not know, Transformer goes the plain way. Owned by
 // Transformer, training thread only.
 #pragma once
-#include <map>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <vector>
 
 #include "nn/architecture.hpp"
 #include "nn/causal_model.hpp"
 #include "nn/fast/attention_tiles.hpp"
+#include "nn/fast/buffers.hpp"
 #include "nn/fast/joined.hpp"
 #include "nn/fast/passes.hpp"
 #include "nn/places.hpp"
 #include "nn/rope.hpp"
 
 namespace hansa::nn::fast {
-
-// Buffers by name, as large as the largest request so far.
-class Buffers {
- public:
-  at::Tensor get(std::string_view name, at::IntArrayRef shape, at::ScalarType);
-
- private:
-  std::map<std::string, at::Tensor, std::less<>> buffers_;
-};
 
 struct Workspace {  // of all blocks
   Buffers buffers;

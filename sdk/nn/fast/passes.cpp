@@ -1,4 +1,5 @@
 #include "nn/fast/passes.hpp"
+#include "nn/fast/attention_kernel.hpp"
 
 namespace hansa::nn::fast {
 
@@ -30,6 +31,10 @@ const Passes<Half>& passes<Half>() {
   static const auto& chosen = choose(kAvx512Half, kAvx2Half, kBaseHalf);
   return chosen;
 }
+const AttentionKernel* attention_kernel() {
+  static const auto* const chosen = has_avx512() ? &kAvx512Attention : nullptr;
+  return chosen;
+}
 #else
 template <>
 const Passes<float>& passes<float>() {
@@ -39,6 +44,7 @@ template <>
 const Passes<Half>& passes<Half>() {
   return kBaseHalf;
 }
+const AttentionKernel* attention_kernel() { return nullptr; }
 #endif
 
 }  // namespace hansa::nn::fast
