@@ -5,6 +5,7 @@ Called by ./dev quickstart with the built program; run from anywhere. Each step 
 
 import argparse
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,27 @@ def ensure_base(program):
     key_file.write_text(key + "\n")  # last: an interrupted step is repeated
 
 
+def average(losses):
+    return sum(losses.values()) / len(losses)
+
+
+def verdict(loss):
+    """What the table of losses says of federating, in sentences; loss: {model: {silo: nats per byte}}, of a run's summary."""
+    base, federated = loss["base"], loss["federated"]
+    alone = {model: average(losses) for model, losses in loss.items() if model.startswith("local-")}
+    worse = [silo for silo in base if federated[silo] >= base[silo]]
+    better = [model for model, mean in sorted(alone.items()) if mean <= average(federated)]
+    sentences = [f"WARNING: the federated adapter is no better than the base on {silo}: {federated[silo]:.3f} against {base[silo]:.3f}"
+                 for silo in worse]
+    sentences += [f"WARNING: the federated adapter is no better on the average than {model}: {average(federated):.3f} against "
+                  f"{alone[model]:.3f}" for model in better]
+    if not sentences:
+        margin = min(base[silo] - federated[silo] for silo in base)
+        sentences = [f"the federated adapter beats the base on every silo, by at least {margin:.3f} nats per byte, and every silo's "
+                     f"own adapter on the average, by at least {min(alone.values()) - average(federated):.3f}"]
+    return sentences
+
+
 def main():
     parser = argparse.ArgumentParser(description="Federate a small language model over four private silos.")
     parser.add_argument("--program", type=Path, required=True)
@@ -78,6 +100,8 @@ def main():
     say("federating: one coordinator, four nodes, each with its own language")
     run("the federated run", arguments.program, "run", CONFIG.relative_to(ROOT), "--run-dir", run_dir)
 
+    for sentence in verdict(json.loads((ROOT / run_dir / "summary.json").read_text())["loss"]):
+        say(sentence)
     say(f"done in {time.monotonic() - start:.0f} s. Look at:")
     print(f"  {run_dir}/summary.json   the figures of the table above")
     for plot in sorted((ROOT / run_dir).glob("*.svg")):
