@@ -146,6 +146,7 @@ ConformanceCommand::ConformanceCommand(CLI::App& plugins, CLI::App& program)
   child_command_->add_option("--first", child_options_.first);
   child_command_->add_option("--report", child_options_.report)->required();
   child_command_->add_option("--scratch", child_options_.scratch)->required();
+  child_command_->add_option("--die-with-parent", child_options_.parent)->required();
 }
 
 bool ConformanceCommand::chosen() const { return *command_ || *child_command_; }
@@ -163,6 +164,7 @@ std::vector<std::string> ConformanceCommand::child_arguments(const fs::path& fil
   std::vector<std::string> arguments{
       this_program().string(),      "check-component", file.string(), "--component", component, "--seed",
       std::to_string(options_.seed)};
+  for (auto& argument : die_with_this_process()) arguments.push_back(std::move(argument));
   const auto pass = [&](const char* option, const std::string& value) {
     arguments.emplace_back(option);
     arguments.push_back(value);
@@ -245,7 +247,7 @@ int ConformanceCommand::check(std::ostream& out, std::ostream& err) const {
 }
 
 int ConformanceCommand::child() const {
-  die_with_parent(SIGKILL);
+  die_with_parent(SIGKILL, child_options_.parent);
   at::set_num_threads(1);  // as a node has by default
   StrategyRegistry registry;
   scan_for(registry, options_.files, options_.plugin_path);

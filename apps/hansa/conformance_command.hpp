@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <sys/types.h>
+
 #include "conformance/session.hpp"
 
 namespace CLI {
@@ -41,6 +43,7 @@ class ConformanceCommand {
   struct ChildOptions {
     std::size_t first = 0;
     std::filesystem::path report, scratch;
+    pid_t parent = 0;
   } child_options_;
   CLI::App* command_;
   CLI::App* child_command_;

@@ -21,6 +21,7 @@ void write_initial_in_child(const PipelineRequest& request, const std::filesyste
   std::vector<std::string> arguments{
       this_program().string(),  "initial-version", request.file.string(), "--out", out.string(), "--rank",
       fmt::format("{:g}", rank)};
+  for (auto& argument : die_with_this_process()) arguments.push_back(std::move(argument));
   for (const auto& path : request.plugin_path) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
   for (const auto& set : request.set) arguments.insert(arguments.end(), {"--set", set});
   for (auto& argument : trust_arguments(request.trust)) arguments.push_back(std::move(argument));

@@ -40,7 +40,7 @@ struct Commands {  // parsed options of every command; the one that was chosen i
   std::filesystem::path initial_out, alone_out;
   double initial_rank = 0;
   std::string alone_node;
-  bool die_with_parent = false;
+  pid_t parent = 0;  // of a part of another command: see die_with_parent()
 };
 
 void add_pipeline_options(CLI::App& command, PipelineRequest& request) {
@@ -78,7 +78,7 @@ CLI::App* add_coordinator(CLI::App& program, Commands& all) {
                         "With --resume: the file names another plugin, or lacks a node, on purpose");
   coordinator->add_flag("--insecure-plaintext", all.coordinator.insecure_plaintext,
                         "Listen beyond loopback although nothing is encrypted");
-  coordinator->add_flag("--die-with-parent", all.die_with_parent)->group("");
+  coordinator->add_option("--die-with-parent", all.parent)->group("");
   add_pipeline_options(*coordinator, all.coordinator.pipeline);
   return coordinator;
 }
@@ -112,7 +112,7 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
                       "Seconds without a coordinator before giving up (0: never)");
   command->add_flag("--insecure-plaintext", node.insecure_plaintext,
                     "Connect beyond loopback although nothing is encrypted");
-  command->add_flag("--die-with-parent", all.die_with_parent)->group("");
+  command->add_option("--die-with-parent", all.parent)->group("");
   return command;
 }
 
@@ -164,7 +164,7 @@ int run(int argc, char** argv) {
   alone->add_option("config", all.alone.file)->required();
   alone->add_option("--node", all.alone_node)->required();
   alone->add_option("--out", all.alone_out)->required();
-  alone->add_flag("--die-with-parent", all.die_with_parent);
+  for (auto* part : {initial, alone}) part->add_option("--die-with-parent", all.parent);
   add_pipeline_options(*alone, all.alone);
 
   try {
@@ -172,8 +172,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return program.exit(error) == 0 ? 0 : 2;
   }
-  if (all.die_with_parent) {
-    die_with_parent(SIGTERM);
+  if (all.parent > 0) {
+    die_with_parent(SIGTERM, all.parent);
     all.coordinator.warnings = Warnings::Hidden;
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <set>
 
 #include <fmt/format.h>
 #include <hf/safetensors.hpp>
@@ -31,6 +32,20 @@ std::string build_text() {
   return fmt::format("hansa {}, torch {}", HANSA_VERSION, torch ? *torch : "?");
 }
 
+namespace {
+
+std::vector<const config::ComponentSpec*> components_of(const config::RunSpec& spec) {
+  std::vector<const config::ComponentSpec*> all{
+      &spec.model,   &spec.adapter,    &spec.trainer,          &spec.data,     &spec.evaluator,
+      &spec.privacy, &spec.aggregator, &spec.server_optimizer, &spec.selector, &spec.round_policy};
+  for (const auto& codec : spec.codecs) all.push_back(&codec);
+  for (const auto& codec : spec.downlink) all.push_back(&codec);
+  std::erase_if(all, [](const auto* one) { return !one->component; });
+  return all;
+}
+
+}  // namespace
+
 std::vector<wire::PluginRef> shared_plugins(const config::RunSpec& spec, const StrategyRegistry& registry) {
   std::vector<const config::ComponentSpec*> shared{&spec.model, &spec.adapter, &spec.trainer, &spec.data};
   for (const auto& codec : spec.codecs) shared.push_back(&codec);
@@ -55,10 +70,14 @@ Digests digests_of(const config::RunSpec& spec) {
 }
 
 void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
+  std::set<std::string> used;
+  for (const auto* one : components_of(opened.spec)) used.insert(opened.registry->file_of(*one->component).plugin->id);
   nlohmann::ordered_json plugins = nlohmann::ordered_json::array();
   for (const auto& file : opened.registry->files()) {
     if (file.outcome != Outcome::Loaded) continue;
-    plugins.push_back({{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", file.sha256}});
+    const bool of_this_run = used.contains(file.plugin->id);
+    plugins.push_back(
+        {{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", file.sha256}, {"used", of_this_run}});
     if (file.voucher) plugins.back()["vouched_by"] = file.voucher->text();
   }
   const nlohmann::ordered_json run{{"build", build_text()}, {"seed", opened.spec.run.seed}, {"plugins", plugins}};

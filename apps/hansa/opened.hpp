@@ -31,7 +31,8 @@ struct Digests {
 };
 Digests digests_of(const config::RunSpec&);  // of the checkpoint; of config.json alone where weights are initialised
 
-// Writes config.toml and run.json (build, plugins with digests, seed) into a new run directory.
+// Writes config.toml and run.json (build, seed, every plugin found with its digest and whether the pipeline uses it) into a new
+// run directory.
 void describe_run(const RunDirectory&, const OpenedPipeline&);
 
 }  // namespace hansa

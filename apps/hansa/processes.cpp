@@ -81,6 +81,11 @@ void ChildProcess::terminate() {
 
 std::filesystem::path this_program() { return std::filesystem::read_symlink("/proc/self/exe"); }
 
-void die_with_parent(int signal) { prctl(PR_SET_PDEATHSIG, signal); }
+std::vector<std::string> die_with_this_process() { return {"--die-with-parent", std::to_string(getpid())}; }
+
+void die_with_parent(int signal, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, signal);
+  if (getppid() != parent) raise(signal);
+}
 
 }  // namespace hansa

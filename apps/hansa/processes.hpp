@@ -28,7 +28,10 @@ class ChildProcess {
 };
 
 std::filesystem::path this_program();  // /proc/self/exe, resolved
-// In a child: be killed when the parent dies. Called first thing by commands that --die-with-parent names.
-void die_with_parent(int signal);
+// Child commands that end with their parent have an option --die-with-parent PID. These are its words for a child of this
+// process.
+std::vector<std::string> die_with_this_process();
+// In such a child, first thing: this signal when the parent dies, or at once when it died before it could be asked for.
+void die_with_parent(int signal, pid_t parent);
 
 }  // namespace hansa

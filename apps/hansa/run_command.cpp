@@ -65,15 +65,6 @@ int simulate(const OpenedPipeline& opened, const RunOptions& options) {
   return result.ending == coordinator::Ending::Stopped ? kExitStopped : 0;
 }
 
-// `trust`: of the file and the command line together.
-std::vector<std::string> with_plugins(std::vector<std::string> arguments, const RunOptions& options,
-                                      const config::PluginsSection& trust) {
-  for (const auto& path : options.pipeline.plugin_path)
-    arguments.insert(arguments.end(), {"--plugin-path", path.string()});
-  for (auto& argument : trust_arguments(trust)) arguments.push_back(std::move(argument));
-  return arguments;
-}
-
 class Federation {  // the processes of one run
  public:
   Federation(const OpenedPipeline& opened, const RunOptions& options) : opened_(opened), options_(options) {
@@ -100,13 +91,12 @@ class Federation {  // the processes of one run
 
  private:
   void start_coordinator() {
-    std::vector<std::string> arguments{this_program().string(),         "coordinator",
-                                       options_.pipeline.file.string(), "--run-dir",
-                                       options_.run_dir.string(),       "--die-with-parent"};
+    std::vector<std::string> arguments{this_program().string(), "coordinator", options_.pipeline.file.string(),
+                                       "--run-dir", options_.run_dir.string()};
     if (options_.resume) arguments.push_back("--resume");
     if (options_.changed) arguments.push_back("--changed");
     for (const auto& set : options_.pipeline.set) arguments.insert(arguments.end(), {"--set", set});
-    coordinator_.emplace(with_plugins(std::move(arguments), options_, opened_.spec.plugins), std::filesystem::path());
+    coordinator_.emplace(of_this_run(std::move(arguments)), std::filesystem::path());
   }
 
   void find_address() {
@@ -131,16 +121,22 @@ class Federation {  // the processes of one run
                                        "--model",
                                        opened_.spec.model_host.path.string(),
                                        "--state",
-                                       (options_.run_dir / "nodes" / node.name).string(),
-                                       "--die-with-parent"};
+                                       (options_.run_dir / "nodes" / node.name).string()};
     if (node.rank > 0) arguments.insert(arguments.end(), {"--rank", fmt::format("{:g}", node.rank)});
     const auto& device = node.device.empty() ? opened_.spec.model_host.device : node.device;
     arguments.insert(arguments.end(), {"--device", device});
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
     for (const auto& path : opened_.spec.plugin_path)
       arguments.insert(arguments.end(), {"--plugin-path", path.string()});
-    nodes_.insert_or_assign(
-        node.name, ChildProcess(with_plugins(std::move(arguments), options_, opened_.spec.plugins), log_of(node.name)));
+    nodes_.insert_or_assign(node.name, ChildProcess(of_this_run(std::move(arguments)), log_of(node.name)));
+  }
+
+  std::vector<std::string> of_this_run(std::vector<std::string> arguments) const {
+    for (auto& argument : die_with_this_process()) arguments.push_back(std::move(argument));
+    for (const auto& path : options_.pipeline.plugin_path)
+      arguments.insert(arguments.end(), {"--plugin-path", path.string()});
+    for (auto& argument : trust_arguments(opened_.spec.plugins)) arguments.push_back(std::move(argument));
+    return arguments;
   }
 
   std::filesystem::path log_of(const std::string& name) const { return options_.run_dir / "logs" / (name + ".log"); }

@@ -108,6 +108,7 @@ class Reporter {
   // One process per silo, as many at a time as there are cores.
   bool train_alone() {
     std::filesystem::create_directories(run_dir_ / "local");
+    std::filesystem::create_directories(run_dir_ / "logs");  // a simulation has none of its own
     std::vector<std::string> waiting;
     for (const auto& node : opened_.spec.nodes) {
       if (!std::filesystem::exists(alone_of(node.name))) waiting.push_back(node.name);
@@ -121,8 +122,9 @@ class Reporter {
         const auto name = waiting.back();
         waiting.pop_back();
         std::vector<std::string> arguments{
-            this_program().string(), "train-alone",      (run_dir_ / "config.toml").string(), "--node", name, "--out",
-            alone_of(name).string(), "--die-with-parent"};
+            this_program().string(), "train-alone", (run_dir_ / "config.toml").string(), "--node", name, "--out",
+            alone_of(name).string()};
+        for (auto& argument : die_with_this_process()) arguments.push_back(std::move(argument));
         for (const auto& path : plugin_path_) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
         for (auto& argument : trust_arguments(opened_.spec.plugins)) arguments.push_back(std::move(argument));
         running.emplace(name, ChildProcess(std::move(arguments), run_dir_ / "logs" / ("local-" + name + ".log")));

@@ -154,6 +154,69 @@ def test_a_tokenizer_with_ids_beyond_the_embeddings_is_refused_with_the_token(st
     assert done.returncode == 1 and "<one more>" in done.stderr and "300" in done.stderr, done.stderr
 
 
+# ---- safetensors files
+
+def rewritten(weights, change):
+    """`change` gets the header as a table and the data, and gives both back."""
+    raw = weights.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header, data = change(json.loads(raw[8:8 + size]), raw[8 + size:])
+    text = json.dumps(header).encode()
+    weights.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def overlap(header, data):
+    first, second = (entry for entry in list(header.values())[-2:])
+    second["data_offsets"] = [offset - 4 for offset in second["data_offsets"]]
+    return header, data
+
+
+def of_dtype(name):
+    def change(header, data):
+        header["model.norm.weight"]["dtype"] = name
+        return header, data
+    return change
+
+
+def beyond(header, data):
+    header["model.norm.weight"]["data_offsets"] = [len(data), len(data) + 128]
+    return header, data
+
+
+NORM = "tensor 'model.norm.weight'"
+BROKEN_FILES = {
+    "missing": (lambda file: file.unlink(), "model.safetensors"),
+    "empty": (lambda file: file.write_bytes(b""), "has 0 bytes, too few for a safetensors file"),
+    "cut off in its header": (lambda file: file.write_bytes(file.read_bytes()[:100]), "is cut off: its header of"),
+    "cut off in its data": (lambda file: file.write_bytes(file.read_bytes()[:-1000]), "the file is cut off; fetch it again"),
+    "a header as long as no file": (lambda file: file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:]), "its header would have"),
+    "no JSON": (lambda file: file.write_bytes((20).to_bytes(8, "little") + b"no header, really..." + bytes(99)), "is not a JSON object"),
+    "broken JSON": (lambda file: file.write_bytes((8).to_bytes(8, "little") + b'{"a": {,' + bytes(99)), "the header"),
+    "overlapping": (lambda file: rewritten(file, overlap), "overlapping what is before"),
+    "offsets beyond the file": (lambda file: rewritten(file, beyond), f"{NORM} ends at byte"),
+    "an unknown type": (lambda file: rewritten(file, of_dtype("F99")), f"{NORM}: dtype 'F99' is not known; known:"),
+    "a type that does not fit its bytes": (lambda file: rewritten(file, of_dtype("F16")), f"{NORM}: its shape and dtype F16 need"),
+    "whole numbers": (lambda file: rewritten(file, of_dtype("I32")), "model.norm.weight"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_FILES)
+def test_a_broken_safetensors_file_ends_the_program_with_what_is_wrong(with_weights, hansa, broken):
+    damage, words = BROKEN_FILES[broken]
+    fed = with_weights(lambda tensors: None)
+    damage(fed.folder / "base" / "model.safetensors")
+    done = hansa("generate", "--model", fed.folder / "base", "--prompt", "der")
+    assert done.returncode == 1 and words in done.stderr and "model.safetensors" in done.stderr, done.stderr
+
+
+def test_a_run_on_a_checkpoint_that_is_cut_off_ends_before_it_begins(with_weights, hansa):
+    fed = with_weights(lambda tensors: None)
+    damage, words = BROKEN_FILES["cut off in its data"]
+    damage(fed.folder / "base" / "model.safetensors")
+    done = run(hansa, fed)
+    assert done.returncode == 1 and words in done.stderr, done.stdout + done.stderr
+
+
 # ---- adapters and silos
 
 def test_targets_that_match_nothing_are_told_what_exists(study, hansa):

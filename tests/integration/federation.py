@@ -147,17 +147,22 @@ def _padded(size, layout):
 def children(pid):
     """Process ids by the command that they run: {"coordinator": [..], "node": [..]}."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for child in child_ids(pid):
         try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except (OSError, IndexError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        except OSError:
             continue
-        if parent == pid and len(words) > 1:
-            found.setdefault(words[1].decode(), []).append(int(entry.name))
+        if len(words) > 1:
+            found.setdefault(words[1].decode(), []).append(child)
     return found
+
+
+def child_ids(pid):
+    """As the kernel lists them, thread by thread."""
+    try:
+        return [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()]
+    except OSError:  # it ended meanwhile
+        return []
 
 
 def kill(pid):
