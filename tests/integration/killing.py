@@ -47,7 +47,7 @@ def kill_if(pid, there):
 
 def until(runner, condition):
     """Polls closely, for moments that pass quickly; False when the runner ended before."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         if runner.poll() is not None:
