@@ -23,11 +23,11 @@ namespace {
 enum class SystemAt : std::uint8_t {
   Turn,       // a turn of its own
   FirstUser,  // within the first user's
-  LastUser,   // within the last user's
   Nowhere,
 };
 enum class Trim : std::uint8_t {
   Nothing,
+  Answers,
   Content,
   WithSystem
 };                                                     // the last: after the system's words were put before it
@@ -106,11 +106,12 @@ const std::array kFormats{
                .order = Order::Alternating},
     ChatFormat{.name = "mistral_v3",
                .begin = BOS,
-               .system_at = SystemAt::LastUser,
+               .system_at = SystemAt::FirstUser,
                .system = {"", "\n\n"},
                .user = {"[INST] ", "[/INST]"},
                .lead = " ",
                .close = EOS,
+               .trim = Trim::Answers,
                .order = Order::Alternating},
     ChatFormat{.name = "gemma",
                .begin = BOS,
@@ -222,6 +223,47 @@ bool is_white_space(std::uint32_t c) {
          (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
+// A tag of Jinja at the beginning of a text, up to its end; a bracket within a quoted word does not end it.
+std::size_t tag_length(std::string_view text) {
+  if (text.empty()) return 0;
+  const bool comment = text[1] == '#';
+  const char ends_with = text[1] == '{' ? '}' : text[1];
+  char quote = 0;
+  for (std::size_t i = 2; i + 1 < text.size(); ++i) {
+    if (quote) {
+      if (text[i] == '\\')
+        ++i;
+      else if (text[i] == quote)
+        quote = 0;
+    } else if (!comment && (text[i] == '\'' || text[i] == '"')) {
+      quote = text[i];
+    } else if (text[i] == ends_with && text[i + 1] == '}') {
+      return i + 2;
+    }
+  }
+  return text.size();
+}
+
+// Each run of white space as one space, but within quoted words.
+std::string with_single_spaces(std::string_view tag) {
+  std::string plain;
+  char quote = 0;
+  for (std::size_t i = 0; i < tag.size(); ++i) {
+    const char c = tag[i];
+    const bool white = c == ' ' || c == '\t' || c == '\r' || c == '\n';
+    if (white && !quote) {
+      if (!plain.ends_with(' ')) plain += ' ';
+      continue;
+    }
+    plain += c;
+    if (quote && c == '\\' && i + 1 < tag.size())
+      plain += tag[++i];
+    else if (quote ? c == quote : c == '\'' || c == '"')
+      quote = quote ? '\0' : c;
+  }
+  return plain;
+}
+
 }  // namespace
 
 std::string_view trimmed_like_python(std::string_view text) {
@@ -262,9 +304,8 @@ std::vector<Piece> render(const ChatFormat& format, std::span<const Message> mes
     turns = messages.subspan(1);
   }
   check_order(format, turns);
-  const auto trimmed = [&](std::string_view text) {
-    return format.trim == Trim::Nothing ? text : trimmed_like_python(text);
-  };
+  const bool trims_all = format.trim == Trim::Content || format.trim == Trim::WithSystem;
+  const auto trimmed = [&](std::string_view text) { return trims_all ? trimmed_like_python(text) : text; };
 
   Writer out;
   out.fixed(format.begin);
@@ -275,7 +316,7 @@ std::vector<Piece> render(const ChatFormat& format, std::span<const Message> mes
     out.fixed(format.system.after);
   } else if (system) {
     for (std::size_t i = 0; i < turns.size(); ++i)
-      if (turns[i].role == Role::User && (bearer == turns.size() || format.system_at == SystemAt::LastUser)) bearer = i;
+      if (turns[i].role == Role::User && bearer == turns.size()) bearer = i;
     if (bearer == turns.size())
       throw BadRecord(fmt::format("the chat template {} puts the system's words into a user's turn, and there is none",
                                   format.name));
@@ -305,7 +346,7 @@ std::vector<Piece> render(const ChatFormat& format, std::span<const Message> mes
       case Role::Assistant:
         out.fixed(format.assistant);
         out.fixed(format.lead, true);
-        out.words(trimmed(content), true);
+        out.words(format.trim == Trim::Answers ? trimmed_like_python(content) : trimmed(content), true);
         out.fixed(format.close, true);
         out.fixed(format.gap);
         break;
@@ -316,19 +357,25 @@ std::vector<Piece> render(const ChatFormat& format, std::span<const Message> mes
 }
 
 std::string chat_template_digest(std::string_view jinja) {
+  constexpr std::string_view kWhite = " \t\r\n";
   std::string plain;
-  for (std::size_t at = 0; at < jinja.size();) {
-    if (jinja.substr(at).starts_with("{#")) {
-      const auto end = jinja.find("#}", at);
-      at = end == std::string_view::npos ? jinja.size() : end + 2;
-    } else if (std::string_view(" \t\r\n").find(jinja[at]) != std::string_view::npos) {
-      if (!plain.empty() && plain.back() != ' ') plain += ' ';
-      ++at;
-    } else {
-      plain += jinja[at++];
-    }
+  if (jinja.ends_with('\n')) jinja.remove_suffix(1);  // as Jinja does
+  bool trims = false;  // the tag before ends with '-': what follows loses its white space
+  while (!jinja.empty()) {
+    auto open = jinja.find('{');
+    while (open != std::string_view::npos &&
+           (open + 1 == jinja.size() || std::string_view("{%#").find(jinja[open + 1]) == std::string_view::npos))
+      open = jinja.find('{', open + 1);
+    open = std::min(open, jinja.size());
+    auto text = jinja.substr(0, open);
+    if (trims) text.remove_prefix(std::min(text.find_first_not_of(kWhite), text.size()));
+    if (jinja.substr(open).substr(0, 3).ends_with('-')) text = text.substr(0, text.find_last_not_of(kWhite) + 1);
+    plain += text;
+    const auto tag = jinja.substr(open, tag_length(jinja.substr(open)));
+    trims = tag.size() > 4 && tag[tag.size() - 3] == '-';
+    if (!tag.starts_with("{#")) plain += with_single_spaces(tag);
+    jinja.remove_prefix(open + tag.size());
   }
-  if (plain.ends_with(' ')) plain.pop_back();
   return sha256_hex(plain);
 }
 

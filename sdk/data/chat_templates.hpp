@@ -35,7 +35,8 @@ std::vector<Piece> render(const ChatFormat&, std::span<const Message>, Ending = 
 
 // The format of a checkpoint's own template, known by its digest; throws Error with the names when it has none or another.
 const ChatFormat& chat_format_of(const Tokenizer&);
-// SHA-256, in hexadecimal, of a template without its comments, each run of white space as one space.
+// SHA-256, in hexadecimal, of a template without its comments and without the white space that Jinja drops beside "-"; within
+// a tag, but for quoted words, each run of white space counts as one space.
 std::string chat_template_digest(std::string_view jinja);
 std::optional<std::string> chat_format_by_digest(std::string_view digest);
 

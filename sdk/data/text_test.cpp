@@ -126,6 +126,25 @@ TEST_CASE("a checkpoint's own template is known by its digest, or refused with t
   }
 }
 
+TEST_CASE("a template's digest leaves out what Jinja leaves out, and nothing of what it writes") {
+  const auto digest = chat_template_digest("{% for m in messages %}{{ 'a: ' + m }}\n{% endfor %}");
+  CHECK(digest != chat_template_digest("{% for m in messages %}{{ 'a:  ' + m }}\n{% endfor %}"));
+  CHECK(digest != chat_template_digest("{% for m in messages %}{{ 'a: ' + m }}\n\n{% endfor %}"));
+  CHECK(digest != chat_template_digest("{% for m in messages %}{{ 'a: ' + m -}}\n{% endfor %}"));
+  CHECK(digest == chat_template_digest("{#- a note -#}\n {%  for m\nin messages %}{{ 'a: ' + m }}\n{% endfor %}\n"));
+  CHECK(chat_template_digest("{{ '}}  {#' -}} \n{%- x -%} ") == chat_template_digest("{{  '}}  {#' -}}{%- x -%}"));
+  CHECK(chat_template_digest("{{ '}}  {#' -}}") != chat_template_digest("{{ '}} {#' -}}"));
+}
+
+TEST_CASE("the digests of published templates are known") {
+  // Llama 3 and Qwen2.5 instruct, Gemma 2, Zephyr.
+  CHECK(chat_format_by_digest("ba03a121d097859c7b5b9cd03af99aafe95275210d2876f642ad9929a150f122") == "llama3");
+  CHECK(chat_format_by_digest("2dd6bc0f6ed8698526f4275e07476a855553fef2547d3d357e3fa2d9e7f53820") == "qwen2.5");
+  CHECK(chat_format_by_digest("ecd6ae513fe103f0eb62e8ab5bfa8d0fe45c1074fa398b089c93a7e70c15cfd6") == "gemma");
+  CHECK(chat_format_by_digest("30d0ce3cc83b62196409165ef0b6c4eaf9678292a09562c1364382f23979e3cc") == "zephyr");
+  CHECK_FALSE(chat_format_by_digest("00").has_value());
+}
+
 TEST_CASE("tokens that reach over a border count where any of their bytes do") {
   Words tokenizer;
   SplitMix64 random(7);

@@ -107,7 +107,7 @@ def test_a_checkpoint_with_this_template_gets_its_name(checkpoint, name, tmp_pat
     _, directory = checkpoint
     for file in directory.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATES[name].replace("\n", "\n\n "))
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATES[name].replace("\n", "\n\n ") + "\n")
     messages = [DIALOGUES["plain"]]
     assert render(tmp_path, messages, "auto")[0] == render(directory, messages, name)[0]
 
