@@ -18,7 +18,7 @@ namespace hansa::trainer_tests {
 
 class RealParts {
  public:
-  explicit RealParts(const std::string& adapter_name, Value params = Value()) {
+  explicit RealParts(const std::string& adapter_name, Value params = Value(), const Opening& opening = {}) {
     const auto folder = std::filesystem::path(HANSA_PLUGIN_FILE).parent_path();
     registry.scan({folder / "hansa_llama.so", "the test"});
     registry.scan({folder / ("hansa_" + adapter_name + ".so"), "the test"});
@@ -29,7 +29,7 @@ class RealParts {
     model = create<Model>(registry, "llama", Value(), HostServices{});
     adapter = create<Adapter>(registry, adapter_name, params, HostServices{});
     const auto modules = model->modules(directory.path());
-    model->initialise(directory.path(), {}, 5);
+    model->initialise(directory.path(), opening, 5);
     layout = adapter->layout(modules, 0);
     adapter->create(*model, modules, 0, 6);
     model->inject(adapter->injections());

@@ -1,5 +1,6 @@
 """A node of several processes, started by torchrun and by hand: the same adapter as of one, and nobody left hanging."""
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -29,8 +30,7 @@ accumulation = 2
 learning_rate = 0.01
 {more}
 [data]
-use = "text"
-separator = "%"
+{data}
 length = 32
 [aggregator]
 use = "fedavg"
@@ -43,21 +43,35 @@ lease_seconds = 60
 heartbeat_seconds = 0.5
 [[node]]
 name = "de"
-data = "de.txt"
-heldout = "held_out.txt"
+data = "{own}"
+heldout = "{held_out}"
 """
+TEXTS = 'use = "text"\nseparator = "%"'
+
+
+def pairs_of(language, documents):
+    """Prompts of four words, the better answer as the text goes on, the worse one the other way round."""
+    lines = []
+    for text in text_of(language, documents).split("\n%\n"):
+        words = text.split()
+        better, worse = words[4:], words[:3:-1]
+        lines.append({"prompt": " ".join(words[:4]), "chosen": " " + " ".join(better), "rejected": " " + " ".join(worse[:4])})
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 class Silo:
     """One node's files and what is done with them."""
 
-    def __init__(self, folder, operator, trainer="sft", rounds=2, steps=4, more="", extra=""):
+    def __init__(self, folder, operator, trainer="sft", rounds=2, steps=4, more="", extra="", data=TEXTS):
         folder.mkdir()
         make_base(folder / "base")
-        (folder / "de.txt").write_text(text_of("de", 40))
-        (folder / "held_out.txt").write_text(text_of("de", 3))
+        write, end = (pairs_of, "jsonl") if "preferences" in data else (text_of, "txt")
+        self.own, self.held_out = folder / f"de.{end}", folder / f"held_out.{end}"
+        self.own.write_text(write("de", 40))
+        self.held_out.write_text(write("de", 3))
         self.config = folder / "pipeline.toml"
-        self.config.write_text(PIPELINE.format(trainer=trainer, rounds=rounds, steps=steps, more=more) + extra)
+        self.config.write_text(PIPELINE.format(trainer=trainer, rounds=rounds, steps=steps, more=more, data=data,
+                                               own=self.own.name, held_out=self.held_out.name) + extra)
         self.folder, self.operator = folder, operator
 
     def coordinator(self, name):
@@ -65,8 +79,8 @@ class Silo:
         return process, address_of(self.folder / name)
 
     def words(self, name, address):
-        return [self.operator.program, "node", "--connect", address, "--name", "de", "--data", self.folder / "de.txt", "--model",
-                self.folder / "base", "--heldout", self.folder / "held_out.txt", "--state", self.folder / f"{name}-state"]
+        return [self.operator.program, "node", "--connect", address, "--name", "de", "--data", self.own, "--model",
+                self.folder / "base", "--heldout", self.held_out, "--state", self.folder / f"{name}-state"]
 
     def by_torchrun(self, name, processes):
         coordinator, address = self.coordinator(name)
@@ -102,9 +116,23 @@ def apart(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-@pytest.mark.parametrize(("trainer", "more"), [("sft", ""), ("scaffold", ""), ("fedprox", "mu = 0.1\nheld_out = 0.2\ncheck_every = 2")])
-def test_two_processes_by_torchrun_train_the_adapter_that_one_trains(silo, operator, trainer, more):
-    made = silo(trainer=trainer, more=more)
+PAIRS = {"data": 'use = "preferences"'}
+EARLY_STOP = "held_out = 0.2\ncheck_every = 2"
+
+
+@pytest.mark.parametrize(("trainer", "more", "data"), [
+    ("sft", "", {}), ("scaffold", "", {}), ("fedprox", "mu = 0.1\n" + EARLY_STOP, {}),
+    ("distill", 'from = "round_start"\nweight = 0.7', {}), ("dpo", "", PAIRS),
+    ("dpo", 'reference = "round_start"\n' + EARLY_STOP, PAIRS)])
+def test_two_processes_by_torchrun_train_the_adapter_that_one_trains(silo, operator, trainer, more, data):
+    made = silo(trainer=trainer, more=more, **data)
+    one, two = values(operator, made.alone()), values(operator, made.by_torchrun("two", 2))
+    assert apart(two, one) < 1e-5, apart(two, one)
+
+
+def test_over_many_steps_the_distance_does_not_grow_where_the_optimizer_does_not_amplify_rounding(silo, operator):
+    """With AdamW's usual epsilon one process drifts away from itself as far, when a last digit changes (docs/open_points.md)."""
+    made = silo(rounds=1, steps=60, more="epsilon = 1e-2")
     one, two = values(operator, made.alone()), values(operator, made.by_torchrun("two", 2))
     assert apart(two, one) < 1e-5, apart(two, one)
 
@@ -153,8 +181,8 @@ def test_a_process_that_reads_other_text_is_found_out(silo, operator):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     processes = []
-    for rank, text in enumerate([made.folder / "de.txt", other]):
-        line = [text if word == made.folder / "de.txt" else word for word in made.words("two", address)]
+    for rank, text in enumerate([made.own, other]):
+        line = [text if word == made.own else word for word in made.words("two", address)]
         processes.append(operator.start(f"two-node-{rank}", "env", f"RANK={rank}", "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1",
                                         f"MASTER_PORT={port}", *line))
     processes[0].says("read different text")

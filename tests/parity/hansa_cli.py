@@ -45,9 +45,10 @@ def embeddings(model, texts, out):
     return load_file(out)["embeddings"]
 
 
-def gradients(model, ids, out, adapter):
+def gradients(model, ids, out, adapter, classes=None):
     """The summed loss under "loss", and the gradient of every parameter of the adapter by its name."""
-    return _with_tokens("gradients", model, ids, out, ["--adapter", adapter])
+    options = ["--classes", json.dumps(classes)] if classes else []
+    return _with_tokens("gradients", model, ids, out, ["--adapter", adapter, *options])
 
 
 def export_adapter(model, out, kind="lora", residual=None, **params):

@@ -103,13 +103,20 @@ class Tool {
     inject();
     hf::save_tensors(options_.get("--out"), {{"logits", model_->logits(batch(), nullptr)}});
   }
-  void gradients() {  // of the summed loss of the ids, each row predicting its next
+  void gradients() {  // of the summed loss of the ids, each row predicting its next, or of --classes, one a row
     open();
     inject();
-    auto all = batch().tokens;
-    const auto length = all.size(1) - 1;
-    Batch shifted{.tokens = all.narrow(1, 0, length).contiguous(), .labels = all.narrow(1, 1, length).contiguous()};
-    auto loss = model_->loss(shifted);
+    auto learnt = batch();
+    const auto length = learnt.tokens.size(1) - 1;
+    if (options_.has("--classes")) {
+      const auto classes = nlohmann::json::parse(options_.get("--classes")).get<std::vector<std::int64_t>>();
+      learnt.labels = at::empty({static_cast<std::int64_t>(classes.size())}, at::kLong);
+      std::copy(classes.begin(), classes.end(), learnt.labels.data_ptr<std::int64_t>());
+    } else {
+      learnt.labels = learnt.tokens.narrow(1, 1, length).contiguous();
+      learnt.tokens = learnt.tokens.narrow(1, 0, length).contiguous();
+    }
+    auto loss = model_->loss(learnt);
     loss.backward();
     std::vector<std::pair<std::string, at::Tensor>> found{{"loss", loss.detach().reshape({1})}};
     const auto layout = adapter_->layout(modules(), 0);

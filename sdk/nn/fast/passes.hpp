@@ -149,7 +149,15 @@ const Passes<float>& passes<float>();
 template <>
 const Passes<Half>& passes<Half>();
 
-// The builds.
+// The builds, and whether this machine can run them: the tests try all that it can.
+enum class Instructions : std::uint8_t { Base, Avx2, Avx512 };
+bool available(Instructions);
+template <class T>
+const Passes<T>& passes(Instructions);  // of an available one
+template <>
+const Passes<float>& passes<float>(Instructions);
+template <>
+const Passes<Half>& passes<Half>(Instructions);
 extern const Passes<float> kBaseFloat, kAvx2Float, kAvx512Float;
 extern const Passes<Half> kBaseHalf, kAvx2Half, kAvx512Half;
 
