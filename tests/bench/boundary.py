@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from bench_results import BUILD, finish  # noqa: E402
+from bench_results import BUILD, begin, finish  # noqa: E402
 
 
 def main():
+    begin("boundary")
     program = BUILD / "core" / "plugin_host" / "hansa_boundary_bench"
     text = subprocess.run([program, BUILD / "lib" / "hansa" / "plugins", "fedavg"], check=True, capture_output=True, text=True).stdout
     figures = {name: float(value) for name, value in (line.split() for line in text.splitlines())}

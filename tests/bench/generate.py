@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench_results import BUILD, finish  # noqa: E402
+from bench_results import BUILD, begin, finish  # noqa: E402
 from train import SMALL, THREADS, checkpoint  # noqa: E402
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
@@ -92,6 +92,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    begin("generate")
     found = {name: {"prefill": [], "decode": []} for name in ("peer", "ours")}
     with tempfile.TemporaryDirectory() as folder:
         shape = {"checkpoint": f"{folder}/model", "length": arguments.prompt, "steps": arguments.tokens,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench_results import finish  # noqa: E402
+from bench_results import begin, finish  # noqa: E402
 from random_llama import write_llama  # noqa: E402
 from train import LLAMA, ours, text_tokens  # noqa: E402
 
@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--folder")
     arguments = parser.parse_args()
+    begin("quantised")
     config = SMALL if arguments.small else LARGE
     figures = {}
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="hansa-bench-") as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench_results import finish  # noqa: E402
+from bench_results import begin, finish  # noqa: E402
 from round import federate  # noqa: E402
 
 NODES, MEGABYTES, ROUNDS = 32, 67, 2
@@ -27,6 +27,7 @@ def fold_seconds(run_dir):
 
 
 def main():
+    begin("robust")
     figures = {}
     for name in sys.argv[1:] or RULES:
         folder = Path(tempfile.mkdtemp(prefix="hansa-bench-"))

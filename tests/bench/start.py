@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from bench_results import PROGRAM, ROOT, finish  # noqa: E402
+from bench_results import PROGRAM, ROOT, begin, finish  # noqa: E402
 
 REPEATS = 9
 # A pipeline whose every file is in the repository or in the quickstart's prepared data.
@@ -29,6 +29,7 @@ def seconds(*command, **environment):
 
 
 def main():
+    begin("start")
     subprocess.run([sys.executable, ROOT / "apps" / "quickstart" / "prepare.py", "--out", ROOT / ".hansa" / "quickstart"],
                    check=True, stdout=subprocess.DEVNULL)
     library = Path(os.environ["HANSA_LIBTORCH"]) / "lib" / "libtorch_cpu.so"

@@ -15,7 +15,7 @@ from pathlib import Path  # noqa: E402
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("support", "parity")]
 import hansa_tokens  # noqa: E402
 import tokenizer_families as families  # noqa: E402
-from bench_results import finish  # noqa: E402
+from bench_results import begin, finish  # noqa: E402
 
 FORTUNES = Path("/usr/share/games/fortunes")
 REPEAT = 3
@@ -40,6 +40,7 @@ def cpu_seconds(work):
 
 
 def main():
+    begin("tokenizer")
     texts = paragraphs()
     families.CORPUS = families.LINES = texts
     families.SIZE = 8000

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from bench_results import BUILD, finish  # noqa: E402
+from bench_results import BUILD, begin, finish  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
@@ -237,6 +237,7 @@ def main():
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    begin("train")
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for label in arguments.shapes:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from bench_results import BUILD, finish  # noqa: E402
+from bench_results import BUILD, begin, finish  # noqa: E402
 
 
 def main():
+    begin("wire")
     program = BUILD / "core" / "wire" / "hansa_wire_bench"
     text = subprocess.run([program, *sys.argv[1:]], check=True, capture_output=True, text=True).stdout
     print(text, end="")

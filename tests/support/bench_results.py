@@ -1,10 +1,11 @@
-"""What every benchmark in tests/bench ends with: the figures on the terminal and in build/bench/NAME.json.
+"""What every benchmark in tests/bench begins and ends with: the figures on the terminal and in build/bench/NAME.json.
 
 A target is a bound on one figure: {"check_s": {"at_most": 0.3}} or {"at_least": …}. Missing a target is no error of the
-benchmark: `missed` names it, so that a fall is seen.
+benchmark: `missed` names it, so that a fall is seen. A figure that is no number misses every target.
 """
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -14,7 +15,16 @@ PROGRAM = BUILD / "apps" / "hansa" / "hansa"
 
 
 def misses(value, bound):
-    return value > bound.get("at_most", value) or value < bound.get("at_least", value)
+    return not (value <= bound.get("at_most", math.inf) and value >= bound.get("at_least", -math.inf))
+
+
+def results_of(name):
+    return Path(os.environ.get("HANSA_BENCH_JSON", ROOT / "build" / "bench" / f"{name}.json"))
+
+
+def begin(name):
+    """The last run's results go: a benchmark that dies must not leave them as its own."""
+    results_of(name).unlink(missing_ok=True)
 
 
 def finish(name, figures, targets):
@@ -24,9 +34,9 @@ def finish(name, figures, targets):
     for figure, value in figures.items():
         bound = "  ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in targets.get(figure, {}).items())
         print(f"{figure:{width}}  {value:10.4g}  {bound}{'  MISSED' if figure in missed else ''}")
-    default = ROOT / "build" / "bench" / f"{name}.json"
-    out = Path(os.environ.get("HANSA_BENCH_JSON", default))
+    numbers = {figure: value if math.isfinite(value) else None for figure, value in figures.items()}  # JSON has no NaN
+    out = results_of(name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"figures": figures, "targets": targets, "missed": missed}, indent=2) + "\n")
+    out.write_text(json.dumps({"figures": numbers, "targets": targets, "missed": missed}, indent=2) + "\n")
     print(f"written: {out}")
     return missed
