@@ -16,10 +16,59 @@ using config::Severity;
 bool central_dp(const RunSpec& spec) { return has(spec.privacy, HANSA_TRAIT_CENTRAL_NOISE); }
 bool any_dp(const RunSpec& spec) { return central_dp(spec) || has(spec.privacy, HANSA_TRAIT_LOCAL_NOISE); }
 
-// "use `a` or `b`" among what is installed, or `otherwise`.
-std::string offer(const RuleInput& in, std::string_view kind, std::uint64_t trait, std::string_view otherwise) {
-  const auto names = having(in.catalog, kind, trait);
+using Slot = config::ComponentSpec RunSpec::*;
+
+Value defaults_of(const HansaComponent&);
+std::optional<config::ComponentSpec> at_defaults(const ComponentCatalog&, std::string_view kind,
+                                                 const std::string& name);
+
+// Errors of a pipeline that is tried; what it would exchange is not known.
+std::ptrdiff_t errors_of(const RuleInput& in, const RunSpec& tried) {
+  return std::ranges::count_if(static_rules(), [&](const Rule& rule) {
+    return rule.severity == Severity::Error &&
+           rule.look({tried, in.catalog, in.trainable, nullptr, Advice::Unwanted}).has_value();
+  });
+}
+
+// Components with the trait that may take the slot, at their defaults, in a pipeline that is otherwise `spec`: those with the
+// fewest errors, and no more than the pipeline in hand has.
+std::vector<std::string> legal(const RuleInput& in, const RunSpec& spec, std::string_view kind, std::uint64_t trait,
+                               Slot slot) {
+  auto fewest = errors_of(in, in.spec);
+  std::vector<std::pair<std::ptrdiff_t, std::string>> tried;
+  for (auto& name : having(in.catalog, kind, trait)) {
+    auto with = spec;
+    with.*slot = *at_defaults(in.catalog, kind, name);
+    tried.emplace_back(errors_of(in, with), std::move(name));
+    fewest = std::min(fewest, tried.back().first);
+  }
+  std::vector<std::string> names;
+  for (auto& [errors, name] : tried)
+    if (errors == fewest) names.push_back(std::move(name));
+  return names;
+}
+
+// "use `a` or `b`" among what is installed and would be legal here, or `otherwise`.
+std::string offer(const RuleInput& in, std::string_view kind, std::uint64_t trait, Slot slot,
+                  std::string_view otherwise) {
+  if (in.advice == Advice::Unwanted) return {};
+  const auto names = legal(in, in.spec, kind, trait, slot);
   return names.empty() ? std::string(otherwise) : "use " + quoted_list(names, "or");
+}
+
+// Rules that are exact for pairs of factors; where the server optimiser is in the way, those that are legal without it.
+std::string offer_exact(const RuleInput& in) {
+  constexpr std::string_view kNone = "no installed rule is exact for low-rank factors and legal in this pipeline";
+  if (in.advice == Advice::Unwanted) return {};
+  if (auto names = legal(in, in.spec, "aggregator", HANSA_TRAIT_EXACT, &RunSpec::aggregator); !names.empty())
+    return "use " + quoted_list(names, "or");
+  for (const auto& plain : having(in.catalog, "server_optimizer", HANSA_TRAIT_PLAIN_AVERAGING)) {
+    auto spec = in.spec;
+    spec.server_optimizer = *at_defaults(in.catalog, "server_optimizer", plain);
+    if (const auto names = legal(in, spec, "aggregator", HANSA_TRAIT_EXACT, &RunSpec::aggregator); !names.empty())
+      return fmt::format("use {}, with server optimiser `{}` at its defaults", quoted_list(names, "or"), plain);
+  }
+  return std::string(kNone);
 }
 
 // Does the adapter train pairs of factors whose product is what counts? Known exactly from the layout, else from its traits.
@@ -96,7 +145,7 @@ std::optional<Finding> stale_memory(const RuleInput& in) {
                   "again, and is then out of date",
                   spec.selector.use),
       "lower error_feedback.decay (0.9 or less), or " +
-          offer(in, "selector", HANSA_TRAIT_EVERYONE, "let every node take part")};
+          offer(in, "selector", HANSA_TRAIT_EVERYONE, &RunSpec::selector, "let every node take part")};
 }
 
 std::string rank_text(const config::NodeSpec& node) {
@@ -112,7 +161,8 @@ std::optional<Finding> different_ranks(const RuleInput& in) {
   return Finding{fmt::format("node.{}.rank", odd->listed),
                  fmt::format("`{}` has {} and `{}` {}, and `{}` cannot put factors of different ranks together",
                              nodes.front().name, rank_text(nodes.front()), odd->name, rank_text(*odd), aggregator.use),
-                 offer(in, "aggregator", HANSA_TRAIT_RANK_AWARE, "no installed rule takes different ranks") +
+                 offer(in, "aggregator", HANSA_TRAIT_RANK_AWARE, &RunSpec::aggregator,
+                       "no installed rule takes different ranks here") +
                      ", or give all nodes one rank"};
 }
 
@@ -136,8 +186,7 @@ std::optional<Finding> mean_of_factors(const RuleInput& in) {
   return Finding{"aggregator.use",
                  fmt::format("`{}` averages the two factors of `{}` one by one, but mean(B) mean(A) is not mean(B A)",
                              aggregator.use, in.spec.adapter.use),
-                 offer(in, "aggregator", HANSA_TRAIT_EXACT, "no installed rule is exact for low-rank factors") +
-                     "; the gap is small while the nodes' factors stay close"};
+                 offer_exact(in) + "; the gap is small while the nodes' factors stay close"};
 }
 
 std::optional<Finding> noise_on_no_sum(const RuleInput& in) {
@@ -149,7 +198,8 @@ std::optional<Finding> noise_on_no_sum(const RuleInput& in) {
       "aggregator.use",
       fmt::format("`{}` is no weighted sum and states no sensitivity: the noise of `{}` would protect nobody",
                   aggregator.use, in.spec.privacy.use),
-      offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "no installed rule is a weighted sum") +
+      offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, &RunSpec::aggregator,
+            "no installed rule is a weighted sum that is legal here") +
           ", or leave out the noise"};
 }
 
@@ -184,11 +234,12 @@ std::optional<Finding> undone_exactness(const RuleInput& in) {
   if (!has(in.spec.aggregator, HANSA_TRAIT_EXACT) || !optimizer.component ||
       has(optimizer, HANSA_TRAIT_PLAIN_AVERAGING))
     return std::nullopt;
-  return Finding{
-      "server_optimizer.use",
-      fmt::format("`{}` gives the exact mean of the products, and `{}` undoes it", in.spec.aggregator.use,
-                  optimizer.use),
-      offer(in, "server_optimizer", HANSA_TRAIT_PLAIN_AVERAGING, "add the aggregate as it is") + ", with its defaults"};
+  return Finding{"server_optimizer.use",
+                 fmt::format("`{}` gives the exact mean of the products, and `{}` undoes it", in.spec.aggregator.use,
+                             optimizer.use),
+                 offer(in, "server_optimizer", HANSA_TRAIT_PLAIN_AVERAGING, &RunSpec::server_optimizer,
+                       "add the aggregate as it is") +
+                     ", with its defaults"};
 }
 
 std::optional<Finding> individuals(const RuleInput& in, bool under_dp) {
@@ -196,9 +247,9 @@ std::optional<Finding> individuals(const RuleInput& in, bool under_dp) {
   return Finding{
       "aggregator.use",
       fmt::format("what `{}` sends back to the nodes holds the contributions of single nodes", in.spec.aggregator.use),
-      under_dp
-          ? "under DP that breaks the guarantee: " + offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, "use a weighted sum")
-          : "every node can read the others' updates: use it among parties that trust each other"};
+      under_dp ? "under DP that breaks the guarantee: " +
+                     offer(in, "aggregator", HANSA_TRAIT_ADDITIVE, &RunSpec::aggregator, "use a weighted sum")
+               : "every node can read the others' updates: use it among parties that trust each other"};
 }
 std::optional<Finding> individuals_under_dp(const RuleInput& in) { return individuals(in, true); }
 std::optional<Finding> individuals_in_the_open(const RuleInput& in) { return individuals(in, false); }
@@ -232,6 +283,16 @@ Value defaults_of(const HansaComponent& component) {
   return table;
 }
 
+std::optional<config::ComponentSpec> at_defaults(const ComponentCatalog& catalog, std::string_view kind,
+                                                 const std::string& name) {
+  const auto* component = catalog.find(kind, name);
+  if (!component || !component->traits) return std::nullopt;
+  config::ComponentSpec spec{
+      std::string(kind), name, component, defaults_of(*component), {sizeof(HansaTraits), 0, ""}, {}};
+  if (component->traits(component, &spec.params.raw(), &spec.traits) != 0) return std::nullopt;
+  return spec;
+}
+
 }  // namespace
 
 std::span<const Rule> static_rules() { return kRules; }
@@ -256,12 +317,8 @@ bool takes_ranks(const RunSpec& spec) { return has(spec.aggregator, HANSA_TRAIT_
 std::vector<std::string> having(const ComponentCatalog& catalog, std::string_view kind, std::uint64_t traits) {
   std::vector<std::string> names;
   for (auto& name : catalog.names(kind)) {
-    const auto* component = catalog.find(kind, name);
-    if (!component || !component->traits) continue;
-    const auto params = defaults_of(*component);
-    HansaTraits held{sizeof(HansaTraits), 0, ""};
-    if (component->traits(component, &params.raw(), &held) == 0 && (held.flags & traits) == traits)
-      names.push_back(std::move(name));
+    const auto spec = at_defaults(catalog, kind, name);
+    if (spec && has(*spec, traits)) names.push_back(std::move(name));
   }
   return names;
 }

@@ -1,5 +1,6 @@
 // The rule table: which combinations of stages are unsound, and why. Each rule looks at the traits that components declare,
-// never at their names; a message that offers alternatives asks the catalog for a trait. Called after a pipeline was
+// never at their names; a message that offers alternatives asks the catalog for a trait, and offers those alone that would
+// break no other rule. Called after a pipeline was
 // resolved, by `hansa check` and by every command that runs one. Torch-free, pure, any thread.
 #pragma once
 #include <optional>
@@ -15,11 +16,13 @@
 
 namespace hansa::pipeline {
 
+enum class Advice : std::uint8_t { Wanted, Unwanted };
 struct RuleInput {
   const config::RunSpec& spec;  // components may be null where the config has errors
   const ComponentCatalog& catalog;
   const Layout* trainable = nullptr;   // of the adapter, when the model's modules are known
   const Exchange* exchange = nullptr;  // of the first round, when they are
+  Advice advice = Advice::Wanted;      // Unwanted: a pipeline is tried, and nobody reads how to mend it
 };
 struct Finding {
   std::string key;  // the setting to point at: "aggregator.weighting"

@@ -132,6 +132,23 @@ TEST_CASE("rule 13: plain means of low-rank factors are named once, and exact ru
   CHECK(b.broken(&pair).empty());
 }
 
+TEST_CASE("rule 13 offers exact rules that would be legal, alone") {
+  Bench b;
+  b.catalog.add("aggregator", "exact_stacks", HANSA_TRAIT_EXACT | HANSA_TRAIT_RELEASES_INDIVIDUALS);
+  b.set(b.spec.adapter, "adapter", "pairs");
+  CHECK(b.finding(13).help.find("use `exact_mean` or `exact_stacks`;") == 0);
+  b.set(b.spec.privacy, "privacy", "noise");  // under which stacks break rules 16 and 23
+  CHECK(b.finding(13).help.find("use `exact_mean`;") == 0);
+  b.set(b.spec.server_optimizer, "server_optimizer", "momentum");  // which undoes exactness: rule 22
+  CHECK(b.finding(13).help.find("use `exact_mean`, with server optimiser `add` at its defaults;") == 0);
+  b.spec.nodes = {{.name = "a"}, {.name = "b", .rank = 4, .listed = 1}};  // broken before and after, by all of them
+  CHECK(b.finding(13).help.find("use `exact_mean`, with") == 0);
+  b.spec.privacy = {};
+  b.set(b.spec.server_optimizer, "server_optimizer", "add");
+  b.catalog.add("aggregator", "exact_ranks", HANSA_TRAIT_EXACT | HANSA_TRAIT_RANK_AWARE);
+  CHECK(b.finding(13).help.find("use `exact_ranks`;") == 0);
+}
+
 TEST_CASE("rule 16: noise needs a sum") {
   Bench b;
   b.set(b.spec.aggregator, "aggregator", "middle");
