@@ -37,7 +37,7 @@ struct Commands {  // parsed options of every command; the one that was chosen i
   CoordinatorOptions coordinator;
   NodeOptions node;
   PipelineRequest initial, alone;
-  std::filesystem::path initial_out, alone_out;
+  std::filesystem::path initial_out, alone_journal, alone_out;
   double initial_rank = 0;
   std::string alone_node;
   pid_t parent = 0;  // of a part of another command: see die_with_parent()
@@ -163,6 +163,7 @@ int run(int argc, char** argv) {
   auto* alone = program.add_subcommand("train-alone", "Train one silo's local-only baseline")->group("");
   alone->add_option("config", all.alone.file)->required();
   alone->add_option("--node", all.alone_node)->required();
+  alone->add_option("--journal", all.alone_journal)->required();
   alone->add_option("--out", all.alone_out)->required();
   for (auto* part : {initial, alone}) part->add_option("--die-with-parent", all.parent);
   add_pipeline_options(*alone, all.alone);
@@ -215,7 +216,7 @@ int run(int argc, char** argv) {
   if (models.chosen()) return models.run();
   if (exporting.chosen()) return exporting.run();
   if (*initial) return initial_version_command(all.initial, all.initial_out, all.initial_rank);
-  return train_alone_command(all.alone, all.alone_node, all.alone_out);
+  return train_alone_command(all.alone, all.alone_node, all.alone_journal, all.alone_out);
 }
 
 }  // namespace

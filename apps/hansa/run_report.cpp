@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/ids.hpp"
 #include "checkpoint/manifest.hpp"
 #include "config/quantity.hpp"
 #include "coordination.hpp"
@@ -25,7 +26,9 @@
 #include "report/progress.hpp"
 #include "report/quotients.hpp"
 #include "report/table.hpp"
+#include "round/journal.hpp"
 #include "round/ledger.hpp"
+#include "round/participation.hpp"
 #include "trust_options.hpp"
 
 namespace hansa {
@@ -121,9 +124,15 @@ class Reporter {
       while (!waiting.empty() && running.size() < std::max(1u, std::thread::hardware_concurrency())) {
         const auto name = waiting.back();
         waiting.pop_back();
-        std::vector<std::string> arguments{
-            this_program().string(), "train-alone", (run_dir_ / "config.toml").string(), "--node", name, "--out",
-            alone_of(name).string()};
+        std::vector<std::string> arguments{this_program().string(),
+                                           "train-alone",
+                                           (run_dir_ / "config.toml").string(),
+                                           "--node",
+                                           name,
+                                           "--journal",
+                                           (run_dir_ / "journal").string(),
+                                           "--out",
+                                           alone_of(name).string()};
         for (auto& argument : die_with_this_process()) arguments.push_back(std::move(argument));
         for (const auto& path : plugin_path_) arguments.insert(arguments.end(), {"--plugin-path", path.string()});
         for (auto& argument : trust_arguments(opened_.spec.plugins)) arguments.push_back(std::move(argument));
@@ -369,7 +378,8 @@ int report_run(const OpenedPipeline& opened, const std::filesystem::path& run_di
   return Reporter(opened, run_dir, plugin_path, stop).run();
 }
 
-int train_alone_command(const PipelineRequest& request, const std::string& name, const std::filesystem::path& out) {
+int train_alone_command(const PipelineRequest& request, const std::string& name, const std::filesystem::path& journal,
+                        const std::filesystem::path& out) {
   int exit_code = 0;
   const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
@@ -377,13 +387,17 @@ int train_alone_command(const PipelineRequest& request, const std::string& name,
   const auto& nodes = opened->spec.nodes;
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const auto& node) { return node.name == name; });
   if (found == nodes.end()) throw Error(fmt::format("{} names no node '{}'", request.file.string(), name));
+  const auto taken = rounds_of(node_id(name), Journal(journal, Durability::Process).take_records());
+  // Who was drawn is nobody's business under privacy.
+  if (!is_private(opened->spec))
+    log.info(fmt::format("{} trains alone in the {} of {} rounds that it was part of", name, taken.size(),
+                         opened->spec.run.rounds));
   node::Worker worker(opened->spec, *opened->registry,
                       {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
   auto initial = out;
   initial += ".initial";
   worker.save(initial, Durability::Process);
-  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, {{initial}, {}}, {},
-                     static_cast<Round>(opened->spec.run.rounds));
+  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, {{initial}, {}}, {}, taken);
   std::filesystem::remove(initial);
   worker.save(out, Durability::Process);
   return 0;

@@ -13,7 +13,9 @@ namespace hansa {
 int report_run(const OpenedPipeline&, const std::filesystem::path& run_dir,
                const std::vector<std::filesystem::path>& plugin_path, const std::atomic<bool>& stop);
 
-// `hansa train-alone`: one local-only baseline, as a process of its own so that several use all cores.
-int train_alone_command(const PipelineRequest&, const std::string& node, const std::filesystem::path& out);
+// `hansa train-alone`: one local-only baseline, as a process of its own so that several use all cores. The node trains the rounds
+// that it was part of in the run whose journal this is.
+int train_alone_command(const PipelineRequest&, const std::string& node, const std::filesystem::path& journal,
+                        const std::filesystem::path& out);
 
 }  // namespace hansa

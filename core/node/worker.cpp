@@ -300,16 +300,16 @@ std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, con
 }
 
 void Worker::train_alone(const Silo& silo, const fold::Standing& standing, const std::vector<Channel>& down,
-                         Round rounds) {
+                         std::span<const Round> taken) {
   load(standing, down);
   const auto node = node_id(silo.name);
-  for (Round round = 1; round <= rounds; ++round) {
+  for (const auto round : taken) {
     TrainContext context;
     context.plan.round = round;
     context.plan.population = context.plan.expected_cohort = 1;
     context.exchange.roles.assign(layout_.tensors.size(), Role::Shared);
     context.node = node;
-    context.rounds = rounds;
+    context.rounds = static_cast<Round>(spec_.run.rounds);
     context.seed = pipeline::training_seed(static_cast<std::uint64_t>(spec_.run.seed), round, node);
     take_turn(silo, context);
   }

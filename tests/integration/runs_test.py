@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from federation import NOISE, last_version, tensor_bytes
+from federation import NOISE, events, last_version, tensor_bytes
 
 
 def test_two_runs_over_processes_and_a_simulation_give_the_same_bits(federation, hansa):
@@ -87,6 +87,20 @@ def test_local_only_baselines_are_trained_and_measured(federation):
     for silo in ("de", "it", "pl"):  # a silo's own baseline learns its own text
         assert summary["loss"][f"local-{silo}"][silo] < summary["loss"]["base"][silo]
     assert "sample after:" in done.stdout
+
+
+def test_a_local_only_baseline_trains_the_rounds_that_its_node_was_part_of(federation, hansa):
+    fed = federation(rounds=3, extra='[report]\nlocal_only = true\n[selector]\nuse = "uniform"\ncohort = 1\n')
+    fed.run("run")
+    directory = fed.run_dir("run")
+    accepted = [event["node"] for event in events(directory) if event["event"] == "upload_accepted"]
+    assert len(accepted) == 3
+    summary = json.loads((directory / "summary.json").read_text())
+    for silo in ("de", "it", "pl"):
+        log = (directory / "logs" / f"local-{silo}.log").read_text()
+        assert f"{silo} trains alone in the {accepted.count(silo)} of 3 rounds" in log
+        learnt = summary["loss"][f"local-{silo}"][silo] != summary["loss"]["base"][silo]
+        assert learnt == (silo in accepted)
 
 
 @pytest.mark.parametrize("mode", ["processes", "simulation"])
