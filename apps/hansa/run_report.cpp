@@ -394,11 +394,7 @@ int train_alone_command(const PipelineRequest& request, const std::string& name,
                          opened->spec.run.rounds));
   node::Worker worker(opened->spec, *opened->registry,
                       {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
-  auto initial = out;
-  initial += ".initial";
-  worker.save(initial, Durability::Process);
-  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, {{initial}, {}}, {}, taken);
-  std::filesystem::remove(initial);
+  worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, taken);
   worker.save(out, Durability::Process);
   return 0;
 }

@@ -299,9 +299,11 @@ std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, con
   return all;
 }
 
-void Worker::train_alone(const Silo& silo, const fold::Standing& standing, const std::vector<Channel>& down,
-                         std::span<const Round> taken) {
-  load(standing, down);
+void Worker::train_alone(const Silo& silo, std::span<const Round> taken) {
+  {
+    const at::NoGradGuard no_grad;
+    guard(trainer_, {.doing = "derive"}, [&](Trainer& trainer) { trainer.derive(*model_, *adapter_); });
+  }
   const auto node = node_id(silo.name);
   for (const auto round : taken) {
     TrainContext context;

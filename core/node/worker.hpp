@@ -64,8 +64,8 @@ class Worker {
   void assist(const Silo&, const fold::Standing&, const pipeline::WorkOrder&);
   // Where what a silo keeps between rounds stands, when it keeps something.
   static std::filesystem::path kept_state_of(const Silo&);
-  // What a silo alone would make of the same version by the same turns, those of `taken`: the local-only baseline.
-  void train_alone(const Silo&, const fold::Standing&, const std::vector<Channel>& down, std::span<const Round> taken);
+  // What a silo alone would make of the adapter as it was created, by the turns of these rounds: the local-only baseline.
+  void train_alone(const Silo&, std::span<const Round> taken);
   void save(const std::filesystem::path& file, Durability) const;  // the adapter as it is now, personal part and all
   void load_saved(const std::filesystem::path& file);              // what save() wrote
   Metrics evaluate(const std::filesystem::path& heldout);          // of the adapter as it is now; sums
