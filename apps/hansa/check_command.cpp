@@ -87,21 +87,28 @@ void print_cost(const CostEstimate& cost, std::ostream& out) {
   }
   if (cost.tensors.size() > kShown) out << fmt::format("  … and {} more kinds\n", cost.tensors.size() - kShown);
 
-  out << "\nsent by each client and round:              typically       at most\n";
+  const auto bytes = [](std::uint64_t count) { return bytes_text(static_cast<double>(count)); };
+  out << "\nsent by each client and round, whole packets:   typically       at most\n";
   for (const auto& row : cost.up)
-    out << fmt::format("  up, after {:<28} {:>12}  {:>12}\n", row.stage, bytes_text(static_cast<double>(row.typical)),
-                       bytes_text(static_cast<double>(row.most)));
-  out << fmt::format("  down, {:<32} {:>12}  {:>12}\n", "the new version", bytes_text(static_cast<double>(cost.down)),
-                     bytes_text(static_cast<double>(cost.down)));
-  out << fmt::format("  clients in a round: {:.4g} expected of {}\n", cost.cohort, cost.population);
-  out << fmt::format(
-      "\nneeded, above an idle process (LibTorch alone takes about 110 MB):\n  coordinator  memory {:>10}   disk "
-      "{:>10}\n",
-      bytes_text(static_cast<double>(cost.coordinator_memory)), bytes_text(static_cast<double>(cost.coordinator_disk)));
-  out << fmt::format("  each node    memory {:>10}   disk {:>10}   (memory without the activations of a batch)\n",
-                     bytes_text(static_cast<double>(cost.node_memory)),
-                     bytes_text(static_cast<double>(cost.node_disk)));
-  for (const auto& remark : cost.remarks) out << fmt::format("  each node    {}\n", remark);
+    out << fmt::format("  up, after {:<34} {:>12}  {:>12}\n", row.stage, bytes(row.typical), bytes(row.most));
+  out << fmt::format("  down, {:<38} {:>12}  {:>12}\n", "what moved of the model; all of it", bytes(cost.down_typical),
+                     bytes(cost.down_most));
+  out << fmt::format("  clients in a round: {:.4g} expected of {}, {} at most\n", cost.cohort, cost.population,
+                     cost.most_cohort);
+  out << "\nneeded, memory above an idle process (which takes about 110 MB) and without the activations of a batch:\n";
+  const auto line = [&](std::string_view who, std::uint64_t memory, std::uint64_t disk) {
+    out << fmt::format("  {:<30} memory {:>10}   disk {:>10}\n", who, bytes(memory), bytes(disk));
+  };
+  if (cost.run_processes == 1) {
+    line("the simulation, one process", cost.run_memory, cost.run_disk);
+  } else {
+    line("coordinator", cost.coordinator_memory, cost.coordinator_disk);
+    out << fmt::format("  {:<30} memory {:>10}   in a process of its own, once\n", "  its first version",
+                       bytes(cost.first_version_memory));
+    line("each node", cost.node_memory, cost.node_disk);
+    line(fmt::format("hansa run, {} processes", cost.run_processes), cost.run_memory, cost.run_disk);
+  }
+  for (const auto& remark : cost.remarks) out << fmt::format("  {}\n", remark);
 }
 
 nlohmann::ordered_json json_of(const CostEstimate& cost) {
@@ -116,13 +123,19 @@ nlohmann::ordered_json json_of(const CostEstimate& cost) {
                                {"bytes", row.bytes}});
   for (const auto& row : cost.up)
     json["up"].push_back({{"stage", row.stage}, {"typical_bytes", row.typical}, {"most_bytes", row.most}});
-  json["down_bytes"] = cost.down;
+  json["down_typical_bytes"] = cost.down_typical;
+  json["down_most_bytes"] = cost.down_most;
   json["expected_cohort"] = cost.cohort;
+  json["most_cohort"] = cost.most_cohort;
   json["population"] = cost.population;
   json["coordinator_memory_bytes"] = cost.coordinator_memory;
   json["coordinator_disk_bytes"] = cost.coordinator_disk;
   json["node_memory_bytes"] = cost.node_memory;
+  json["first_version_memory_bytes"] = cost.first_version_memory;
   json["node_disk_bytes"] = cost.node_disk;
+  json["run_processes"] = cost.run_processes;
+  json["run_memory_bytes"] = cost.run_memory;
+  json["run_disk_bytes"] = cost.run_disk;
   json["remarks"] = cost.remarks;
   return json;
 }

@@ -10,8 +10,8 @@
 #include "config/load.hpp"
 #include "coordinator/session.hpp"
 #include "coordinator/spend.hpp"
+#include "pipeline/planned_sizes.hpp"
 #include "pipeline/rules.hpp"
-#include "pipeline/upload.hpp"
 #include "report/quotients.hpp"
 
 namespace hansa::coordinator {
@@ -245,7 +245,7 @@ void Engine::make_orders(const RoundPlan& plan) {
     order.order.exchange = pipeline::exchange_for(stages_, view.trainable, order.order.plan, node);
     if (stages_.privacy) order.order.clip_bound = stages_.privacy->clip_bound(order.order.plan);
     order.json = to_json(order.order);
-    order.max_upload_bytes = pipeline::most_upload_bytes(order.order.exchange, stages_.codecs);
+    order.max_upload_bytes = pipeline::upload_bytes(order.order.exchange, stages_.codecs, CodecChain::Size::Most);
     if (view.name.empty()) {
       const auto same = [](const Channel& a, const Channel& b) {
         return a.name == b.name && a.keep == b.keep && a.for_trainer == b.for_trainer && a.layout == b.layout;

@@ -6,12 +6,10 @@
 #include <fmt/format.h>
 #include <hansa/layouts.hpp>
 
+#include "pipeline/planned_sizes.hpp"
+
 namespace hansa::pipeline {
 namespace {
-
-bool open_length(const TensorSpec& spec) {
-  return std::find(spec.shape.begin(), spec.shape.end(), -1) != spec.shape.end();
-}
 
 [[noreturn]] void wrong(const std::string& who, const std::string& what) {
   throw Error(fmt::format("{} declares an exchange that makes no sense: {}", who, what));

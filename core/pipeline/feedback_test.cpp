@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "fold/component_file.hpp"
+#include "pipeline/planned_sizes.hpp"
 #include "tensor/bridge.hpp"
 
 #include "owned_instance.hpp"
@@ -174,7 +175,7 @@ TEST_CASE("real channels are clipped as one vector, collected ones go as they ar
   const auto verdict = screen_upload(path, order, raw, 1);
   CHECK(verdict.reason.empty());
   CHECK(verdict.norm == Approx(5));
-  CHECK(std::filesystem::file_size(path) <= most_upload_bytes(order.exchange, raw));
+  CHECK(std::filesystem::file_size(path) <= upload_bytes(order.exchange, raw, CodecChain::Size::Most));
   order.exchange.up.pop_back();
   CHECK_THAT(screen_upload(path, order, raw, 1).reason, Contains("3 channels"));
 }

@@ -34,6 +34,7 @@ Instance<Interface> make(const config::ComponentSpec& spec, const StrategyRegist
 
 struct Stages {
   Stages(const config::RunSpec&, const StrategyRegistry&, const HostServices&);
+  Stages() : codecs(codec_instances.chain), downlink(downlink_instances.chain) {}  // a test fills them in
 
   Instance<Trainer> trainer;  // for the channels that it names; it trains on nodes only
 

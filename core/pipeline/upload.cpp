@@ -14,10 +14,6 @@
 namespace hansa::pipeline {
 namespace {
 
-constexpr std::uint64_t kIndexBytesPerTensor = 8192;  // headers of nested codecs included
-constexpr std::uint64_t kIndexBytes = 1u << 16;
-constexpr std::uint64_t kMostListBytes = 16u << 20;  // of one collected tensor whose length the sender decides
-
 bool is_change(const Channel& channel) { return channel.carry != Carry::Collect; }
 
 PacketContents contents_of(const WorkOrder& order, const std::vector<std::vector<EncodedTensor>>& tensors) {
@@ -171,20 +167,6 @@ EncodedUpdate encode_update(const WorkOrder& order, std::vector<std::vector<at::
   update.clip_factor = factor;
   update.decoded = std::move(decoded);
   return update;
-}
-
-std::uint64_t most_upload_bytes(const Exchange& exchange, const CodecChain& codecs) {
-  std::uint64_t most = kIndexBytes;
-  for (const auto& channel : exchange.up) {
-    for (const auto& tensor : channel.layout.tensors) {
-      most += kIndexBytesPerTensor;
-      if (is_change(channel))
-        most += codecs.plan(tensor).most_bytes;
-      else
-        most += tensor.elements() < 0 ? kMostListBytes : raw_code(tensor.dtype, tensor.shape).bytes;
-    }
-  }
-  return most;
 }
 
 Screened screen_upload(const std::filesystem::path& packet, const WorkOrder& order, const CodecChain& codecs,

@@ -48,9 +48,6 @@ struct NodeStages {  // borrowed
 // update is never sent.
 EncodedUpdate encode_update(const WorkOrder&, std::vector<std::vector<at::Tensor>> outgoing, NodeStages, Seeds);
 
-// The most bytes that an upload of this exchange may have.
-std::uint64_t most_upload_bytes(const Exchange&, const CodecChain&);
-
 struct Screened {
   bool accepted = false;
   std::string reason;      // why not

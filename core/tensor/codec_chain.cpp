@@ -128,6 +128,23 @@ SizePlan plan_from(Stages stages, std::size_t stage, const TensorSpec& in) {
   return all;
 }
 
+// Parts of open length share what those of fixed length leave of the stage's bytes; what nobody takes is the header.
+Code planned_from(Stages stages, std::size_t stage, const TensorSpec& in, CodecChain::Size size) {
+  Code code = raw_code(in.dtype, in.shape);
+  if (stage == stages.size()) return code;
+  const auto here = stages[stage]->plan(in);
+  auto left = size == CodecChain::Size::Most ? here.most_bytes : here.typical_bytes;
+  for (const auto& part : here.parts) {
+    if (!open_length(part)) left -= std::min(left, bytes_of_spec(part));
+  }
+  const bool any_open = std::any_of(here.parts.begin(), here.parts.end(), open_length);
+  code.coded = true;
+  code.bytes = 0;
+  if (!any_open) code.header.assign(left, ' ');
+  for (const auto& part : here.parts) code.parts.push_back(planned_from(stages, stage + 1, closed(part, left), size));
+  return code;
+}
+
 std::uint64_t header_bytes(const Code& code) {
   std::uint64_t bytes = code.header.size();
   for (const auto& part : code.parts) bytes += header_bytes(part);
@@ -167,6 +184,10 @@ at::Tensor CodecChain::decode(const EncodedTensor& encoded, const TensorSpec& ou
 
 SizePlan CodecChain::plan(const TensorSpec& tensor) const {
   return plan_from(stages_, 0, closed(tensor, 0));  // nothing is known about a list whose length the sender decides
+}
+
+Code CodecChain::planned(const TensorSpec& tensor, Size size) const {
+  return planned_from(stages_, 0, closed(tensor, 0), size);
 }
 
 }  // namespace hansa

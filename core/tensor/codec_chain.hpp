@@ -38,6 +38,10 @@ class CodecChain {
   at::Tensor decode(const EncodedTensor&, const TensorSpec& out, std::uint64_t common) const;
   // What one tensor will take in a packet, headers included, index and alignment (below 1 KiB) not; `parts` are the leaves.
   SizePlan plan(const TensorSpec&) const;
+  // The code that it will have, by size alone: where the sizes depend on the values, as large as they may get or as they
+  // usually are. Headers have their length and no content.
+  enum class Size : std::uint8_t { Typical, Most };
+  Code planned(const TensorSpec&, Size) const;
 
  private:
   std::vector<const Compressor*> stages_;

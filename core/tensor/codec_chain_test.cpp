@@ -165,3 +165,22 @@ TEST_CASE("the bridge knows every dtype and refuses what cannot travel") {
   CHECK_THROWS_WITH(view_as_tensor(memory.bytes(), DType::f32, {4, 4}), Catch::Contains("64 bytes laid over 65"));
   CHECK(view_as_tensor(memory.bytes().subspan(1, 0), DType::f32, {0, 4}).numel() == 0);
 }
+
+TEST_CASE("a planned code has the form and at least the size of what encode gives") {
+  const Unzip unzip;
+  const Trim trim;
+  const CodecChain chain({&unzip, &trim});
+  const TensorSpec spec{"t", DType::f32, {5, 7}};
+  const auto total = [](const Code& code) { return PacketPlan({{}, {{"c", {{"t", code}}}}}).total_bytes(); };
+  const auto most = chain.planned(spec, CodecChain::Size::Most),
+             typical = chain.planned(spec, CodecChain::Size::Typical);
+  REQUIRE(most.parts.size() == 2);
+  CHECK(most.parts[1].dtype == DType::i32);
+  CHECK(most.parts[0].parts.at(0).shape == std::vector<std::int64_t>{18 * 4 + 16});
+  CHECK(typical.parts[0].parts.at(0).shape == std::vector<std::int64_t>{18 * 2 + 16});
+  CHECK(total(typical) < total(most));
+  const CodecChain halves({&unzip});
+  CHECK(total(halves.encode(at::arange(35).view({5, 7}).to(at::kFloat), {1, 2}).code) ==
+        total(halves.planned(spec, CodecChain::Size::Most)));
+  CHECK(total(CodecChain().planned(spec, CodecChain::Size::Most)) == total(raw_code(spec.dtype, spec.shape)));
+}

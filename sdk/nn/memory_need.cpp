@@ -1,10 +1,8 @@
 #include "nn/memory_need.hpp"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
-#include <quantised/stored_weight.hpp>
+#include <quantised/held_bytes.hpp>
 
 #include "base/error.hpp"
 
@@ -21,29 +19,12 @@ std::string way(BaseDtype base, DType compute) {
 
 }  // namespace
 
-std::uint64_t memory_need(const std::vector<Module>& modules, DType compute, BaseDtype base,
-                          const std::vector<bool>& quantised) {
-  std::uint64_t held = 0, largest = 0;
-  for (std::size_t i = 0; i < modules.size(); ++i) {
-    const auto& module = modules[i];
-    if (module.kind == Module::Kind::Attention) continue;
-    const bool flat = module.kind == Module::Kind::Norm;
-    const bool small = base != BaseDtype::Compute && quantised[i];
-    const auto rows = module.out, columns = flat ? std::int64_t{1} : module.in;
-    const auto numbers = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(columns);
-    held += quantised::bytes_of(small ? base : BaseDtype::Compute, rows, columns, size_of(compute));
-    held += module.bias ? static_cast<std::uint64_t>(module.out) * size_of(compute) : 0;
-    if (small) largest = std::max(largest, numbers * sizeof(float));  // it is made smaller from fp32
-  }
-  return held + largest;
-}
-
 std::string what_would_fit(const std::vector<Module>& modules, const std::vector<bool>& quantisable,
                            std::uint64_t available) {
   std::string least;
   for (const auto& [base, compute] :
        {std::pair{BaseDtype::Compute, DType::bf16}, {BaseDtype::Int8, DType::bf16}, {BaseDtype::Nf4, DType::bf16}}) {
-    const auto need = memory_need(modules, compute, base, quantisable);
+    const auto need = quantised::held_bytes(modules, compute, base, quantisable);
     if (need <= available) return fmt::format("{} takes {} and fits", way(base, compute), gigabytes(need));
     least = fmt::format("even {} takes {}: it needs a machine with more", way(base, compute), gigabytes(need));
   }
@@ -52,7 +33,7 @@ std::string what_would_fit(const std::vector<Module>& modules, const std::vector
 
 void require_memory(const std::string& checkpoint, const std::vector<Module>& modules, const Opening& opening,
                     const std::vector<bool>& quantisable, const FreeMemory& free) {
-  const auto need = memory_need(modules, opening.compute, opening.base, quantisable);
+  const auto need = quantised::held_bytes(modules, opening.compute, opening.base, quantisable);
   if (need <= free.bytes) return;
   throw Error(fmt::format("{}: with {} the weights alone take {}, but {} leaves {}; {}", checkpoint,
                           way(opening.base, opening.compute), gigabytes(need), free.limit, gigabytes(free.bytes),

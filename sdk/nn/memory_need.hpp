@@ -1,5 +1,5 @@
-// What a base takes in memory, before its weights are read: from its modules' sizes and how they are to be held. Where that is
-// more than there is, the sentence that says what would fit. Values; any thread.
+// Where a base takes more memory (quantised/held_bytes.hpp) than there is: the sentence that says what would fit, before its
+// weights are read. Values; any thread.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -10,10 +10,6 @@
 #include "base/free_memory.hpp"
 
 namespace hansa::nn {
-
-// All weights as held, and the largest in fp32 of those that are quantised. `quantised`: which modules `base` holds for.
-std::uint64_t memory_need(const std::vector<Module>&, DType compute, BaseDtype base,
-                          const std::vector<bool>& quantised);
 
 // How to hold it instead, in the words of [model]: "base_dtype = \"nf4\" with compute = \"bf16\" takes 3.9 GB and fits".
 std::string what_would_fit(const std::vector<Module>&, const std::vector<bool>& quantisable, std::uint64_t available);

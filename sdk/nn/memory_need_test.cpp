@@ -1,5 +1,7 @@
 #include "nn/memory_need.hpp"
 
+#include <quantised/held_bytes.hpp>
+
 #include "base/error.hpp"
 #include "test.hpp"
 
@@ -18,11 +20,12 @@ constexpr std::uint64_t kTable = 64000, kLinear = 40960, kSmall = 640 + 64;  // 
 }  // namespace
 
 TEST_CASE("the need is what is held, and the largest weight in fp32 where it is made smaller") {
-  CHECK(memory_need(kModules, DType::f32, BaseDtype::Compute, kQuantisable) == 4 * (2 * kTable + kLinear + kSmall));
-  CHECK(memory_need(kModules, DType::bf16, BaseDtype::Int8, kQuantisable) ==
+  CHECK(quantised::held_bytes(kModules, DType::f32, BaseDtype::Compute, kQuantisable) ==
+        4 * (2 * kTable + kLinear + kSmall));
+  CHECK(quantised::held_bytes(kModules, DType::bf16, BaseDtype::Int8, kQuantisable) ==
         2 * (2 * kTable + kSmall) + kLinear + 4 * 640 + 4 * kLinear);
   const auto nf4 = kLinear / 2 + kLinear / 64 + 4 * (3 + 1);  // 640 blocks in 3 spans
-  CHECK(memory_need(kModules, DType::bf16, BaseDtype::Nf4, kQuantisable) ==
+  CHECK(quantised::held_bytes(kModules, DType::bf16, BaseDtype::Nf4, kQuantisable) ==
         2 * (2 * kTable + kSmall) + nf4 + 4 * kLinear);
 }
 

@@ -44,7 +44,7 @@ TEST_CASE("check --explain says where each value comes from and what the run nee
   CHECK(text.find("# parts/base.toml:") != std::string::npos);
   CHECK(text.find("# default") != std::string::npos);
   CHECK(text.find("up, after zstd") != std::string::npos);
-  CHECK(text.find("coordinator  memory") != std::string::npos);
+  CHECK(text.find("coordinator                    memory") != std::string::npos);
 
   options.json = true;
   std::ostringstream json;

@@ -106,10 +106,11 @@ class Federation:
     def resume(self, name, check=True):
         return self._finish([self.program, "run", "--resume", str(self.run_dir(name))], check)
 
-    def start(self, name, resume=False, config=None):
+    def start(self, name, *arguments, resume=False, config=None):
         """In a process group of its own."""
         command = [self.program, "run"]
         command += ["--resume", str(self.run_dir(name))] if resume else [str(config or self.config), "--run-dir", str(self.run_dir(name))]
+        command += arguments
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     @staticmethod

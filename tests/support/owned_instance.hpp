@@ -10,7 +10,11 @@ namespace hansa {
 
 template <class Interface>
 Instance<Interface> owned(std::unique_ptr<Interface> object, std::string label = "test component") {
-  static const HansaComponent nobodys{};
+  static const HansaComponent nobodys = [] {
+    HansaComponent component{};
+    component.id = "test";
+    return component;
+  }();
   std::shared_ptr<Interface> kept = std::move(object);
   auto* plain = kept.get();
   return {plain, Destroyer(std::move(kept), nobodys, std::move(label))};
