@@ -21,7 +21,7 @@ constexpr std::uint64_t kChunksInFlight = 2;  // of the wire, 1 MiB each, per cl
 constexpr std::uint64_t kTrainerCopies = 4;   // value, gradient and two moments of an adaptive optimiser
 constexpr std::uint64_t kIndexInMemory = 8;   // a parsed index against its bytes
 constexpr std::uint64_t kCoordinatorAtWork = 32 * kMiB,
-                        kNodeAtWork = 64 * kMiB;    // threads, allocator, LibTorch's kernels
+                        kNodeAtWork = 80 * kMiB;    // threads, allocator, LibTorch's kernels
 constexpr std::uint64_t kRecordsOfRun = 64 * kKiB;  // config, plugins, keys, report, plot
 constexpr std::uint64_t kRecordsOfNode = 8 * kKiB;  // its lines in config and journal, its log
 constexpr std::uint64_t kRecordsOfRound = 2 * kKiB, kRecordsOfUpload = 2 * kKiB;  // journal, events, metrics

@@ -4,7 +4,8 @@
 //
 // Memory is anonymous and shared memory above an idle process, without the activations of a batch, of which a pipeline says
 // nothing: mapped files (a base in safetensors, versions, uploads) are the system's cache. Disk is the most that lies there at
-// once. Of lists whose length the sender decides, what nobody knows is left out and said in the remarks.
+// once. Uploaded lists whose length the sender decides count as long as the coordinator lets them be; entries of logs without a
+// fixed length are left out, and the remarks say so.
 #pragma once
 #include <cstdint>
 #include <optional>

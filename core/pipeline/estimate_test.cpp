@@ -92,7 +92,7 @@ constexpr std::uint64_t kCoded = 323;          // 4 + 4 + 15 + 65 + 57 = 145 -> 
 constexpr std::uint64_t kMost = kCoded + 192;  // two leaves and the index
 constexpr std::uint64_t kVersion = 396;        // 4 + 71 + 4 + 15 + 41 + 33 = 168 -> 256; w to 384, b to 396
 constexpr std::uint64_t kState = 332;          // 4 + 4 + 17 + 43 + 35 = 103 -> 192; w/m to 320, b/m to 332
-constexpr std::uint64_t kBase = (32 + 4) * 4, kAdapter = 140, kNodeWork = 64 * kMB;
+constexpr std::uint64_t kBase = (32 + 4) * 4, kAdapter = 140, kNodeWork = 80 * kMB;
 constexpr std::uint64_t kNode = kBase + 5 * kAdapter + kMost + kNodeWork;  // value, gradient, two moments, the change
 
 }  // namespace
