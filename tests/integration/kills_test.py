@@ -1,50 +1,15 @@
 """SIGKILL in every stage, at seeded moments: nothing is lost, nothing is done twice, the bits are those of an undisturbed run."""
 
 import csv
-import hashlib
+import os
 import random
+from collections import Counter
 
-from federation import NOISE, a_moment, children, events, journal, kill, last_version, tensor_bytes, wait_for
+from federation import children, events, last_version, tensor_bytes
 from hollow import hollow_config
+from killing import STAGES, CoordinatorKills, kill_after_stage, kill_if, until
 
-# Kinds of journal records: a stage is what follows one.
-STAGES = ["opened", "received", "closed", "released", "evaluation", "evaluated", "evaluation_closed"]
-
-
-def wait_for_stage(runner, run_dir, stage, dice, seen):
-    """Until the journal has another record of that kind, and a random moment longer; False when the run ended before."""
-    if wait_for(lambda: runner.poll() is not None or stage in [r["type"] for r in journal(run_dir)[seen:]]):
-        a_moment(dice.choice([0, 0.001, 0.005, 0.02]) * dice.random())
-    return runner.poll() is None
-
-
-def resume_under_kills(federation, name, kills, dice, process="coordinator", check=lambda run_dir: None):
-    """Kills the process once in each life of a run; yields the stages hit and the run directories that were finished."""
-    hit, run_dir, runs = [], None, 0
-    stages = dice.sample(STAGES * (1 + kills // len(STAGES)), k=len(STAGES) * (1 + kills // len(STAGES)))
-    while len(hit) < kills or run_dir:
-        resume = run_dir is not None
-        if not resume:
-            runs += 1
-            run_dir = federation.run_dir(f"{name}-{runs}")
-        seen = len(journal(run_dir))
-        runner = federation.start(run_dir.name, resume=resume)
-        stage = stages[len(hit) % len(stages)]
-        killed = False
-        if len(hit) < kills and wait_for_stage(runner, run_dir, stage, dice, seen):
-            victims = children(runner.pid).get(process, [])
-            killed = bool(victims) and kill(dice.choice(victims))
-        output, _ = runner.communicate(timeout=120)
-        check(run_dir)
-        if killed and (runner.returncode != 0 or process == "node"):
-            hit.append(stage)
-        elif not killed and len(hit) < kills and runner.returncode == 0:  # it ended before this stage: another run, another stage
-            stages.append(stages.pop(len(hit) % len(stages)))
-        if runner.returncode == 0:
-            yield stage, run_dir
-            run_dir = None
-        else:
-            assert killed and "hansa run --resume" in output, output
+COORDINATOR_KILLS, NODE_KILLS, NODE_STAGE_KILLS = 20, 12, 12  # with those of private_kills_test.py at least 30 of each
 
 
 def assert_written_once(run_dir):
@@ -62,49 +27,105 @@ def test_a_coordinator_killed_in_any_stage_goes_on_with_the_same_bits(federation
     fed = federation(rounds=6)
     fed.run("undisturbed")
     expected = tensor_bytes(hansa.program, last_version(fed.run_dir("undisturbed")))
-    finished = list(resume_under_kills(fed, "killed", 16, random.Random(11)))
-    assert finished
-    for _, run_dir in finished:
+    killer = CoordinatorKills(fed, "killed", random.Random(11))
+    for run_dir in killer.finished(COORDINATOR_KILLS):
         assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
         assert_written_once(run_dir)
+    assert killer.kills >= COORDINATOR_KILLS and set(killer.hit) == set(STAGES)
 
 
 def test_nodes_killed_in_any_stage_are_started_again_and_give_the_same_bits(federation, hansa):
-    fed = federation(rounds=6)
+    fed = federation(rounds=12)
     fed.run("undisturbed")
     expected = tensor_bytes(hansa.program, last_version(fed.run_dir("undisturbed")))
-    dice, kills, runs = random.Random(12), 0, 0
-    while kills < 12:
+    dice, stages, runs, kills = random.Random(12), [], 0, 0
+    while kills < NODE_KILLS:
         runs += 1
         run_dir = fed.run_dir(f"killed-{runs}")
-        runner = fed.start(run_dir.name)
-        for stage in dice.sample(STAGES, k=5):  # no more than the number of restarts that a node is allowed
-            if wait_for_stage(runner, run_dir, stage, dice, len(journal(run_dir))):
-                victims = children(runner.pid).get("node", [])
-                kills += bool(victims) and kill(dice.choice(victims))
+        runner, struck = fed.start(run_dir.name), True
+        for _ in range(5):  # no more than the number of restarts that a node is allowed
+            stages = stages or dice.sample(STAGES[:-1], k=len(STAGES) - 1)
+            if struck := struck and kill_after_stage(runner, run_dir, stages[-1], lambda: some_of(runner, dice), dice):
+                kills, _ = kills + 1, stages.pop()
         output, _ = runner.communicate(timeout=120)
         assert runner.returncode == 0, output
         assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
+    assert kills >= NODE_KILLS
 
 
-def test_no_kill_leads_to_a_second_release_that_was_not_charged_nor_to_another_draw(federation):
-    poisson = '[selector]\nuse = "poisson"\nrate = 0.7\n'
-    fed = federation(rounds=6, privacy=NOISE, extra=poisson)
-    seen = {}
+def some_of(runner, dice):
+    nodes = children(runner.pid).get("node", [])
+    return [dice.choice(nodes)] if nodes else []
 
-    def look(run_dir):  # every version that ever stood under its final name
-        for version in (run_dir / "versions").glob("*.hansa"):
-            seen.setdefault((run_dir.name, version.name), set()).add(hashlib.sha256(version.read_bytes()).hexdigest())
 
-    finished = list(resume_under_kills(fed, "private", 8, random.Random(13), check=look))
-    assert finished
-    assert all(len(digests) == 1 for digests in seen.values()), seen
-    for _, run_dir in finished:
-        ledger = journal(run_dir, "ledger")
-        assert [r["round"] for r in ledger if r["type"] == "charged"] == [1, 2, 3, 4, 5, 6]
-        assert [r["round"] for r in ledger if r["type"] == "released"] == [1, 2, 3, 4, 5, 6]
-        opened = [r["plan"]["round"] for r in journal(run_dir) if r["type"] == "opened"]
-        assert opened == [1, 2, 3, 4, 5, 6]  # the cohort of a round is drawn once, whatever happens
+# ---- a node's own stages
+
+class Whereabouts:
+    """Where the one node of a run is, by what lies on the disk: its own version file, its mark, its spool file."""
+
+    def __init__(self, run_dir, marks, upload_bytes):
+        self.run_dir, self.marks, self.upload_bytes = run_dir, marks, upload_bytes
+
+    def stage(self, pid):
+        path = self.marks / str(pid)
+        mark = path.read_text() if path.exists() else ""
+        if mark in ("train", "encode"):
+            return mark
+        if mark == "encoded" and self.is_sending():
+            return "upload"
+        return "download" if mark != "trained" and self.is_receiving() else None
+
+    def is_sending(self):
+        return any(0 < size < self.upload_bytes for size in sizes_in(self.run_dir / "spool"))
+
+    def is_receiving(self):
+        """The newest version's beginning is there, but not its end."""
+        held, newest = self.run_dir / "nodes" / "node-00" / "version.hansa", last_version(self.run_dir)
+        if not held.exists() or held.stat().st_size == 0:
+            return False
+        with open(held, "rb") as ours, open(newest, "rb") as theirs:
+            begun = ours.read(4096) == theirs.read(4096)
+            theirs.seek(-4096, os.SEEK_END)
+            ours.seek(theirs.tell())
+            return begun and ours.read() != theirs.read()
+
+
+def sizes_in(folder):
+    for path in folder.glob("*"):
+        try:
+            yield path.stat().st_size
+        except FileNotFoundError:
+            pass
+
+
+def test_a_node_killed_while_it_downloads_trains_encodes_and_uploads_gives_the_same_bits(build_dir, federation, hansa, tmp_path):
+    marks, elements = tmp_path / "marks", 2_000_000
+    trainer = f'use = "marked"\nmarks = "{marks}"'
+    codec = f'[[codec]]\nuse = "marked_codec"\nmarks = "{marks}"\ntakes = "10ms"\n'
+    config = hollow_config(tmp_path / "marked", build_dir, rounds=12, nodes=1, tensors=4, elements=elements, trainer=trainer, extra=codec)
+    fed, undisturbed = federation(), tmp_path / "undisturbed"
+    done = hansa("run", config, "--run-dir", undisturbed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = tensor_bytes(hansa.program, last_version(undisturbed))
+
+    wanted = ["download", "train", "encode", "upload"] * (NODE_STAGE_KILLS // 4)
+    random.Random(15).shuffle(wanted)
+    hits, runs = Counter(), 0
+    while wanted and runs < 8:
+        runs += 1
+        run_dir = fed.run_dir(f"staged-{runs}")
+        runner = fed.start(run_dir.name, config=config)
+        where, node = Whereabouts(run_dir, marks, 4 * 4 * elements), lambda: (children(runner.pid).get("node") or [0])[0]  # noqa: E731
+        for _ in range(5):  # no more than the number of restarts that a node is allowed
+            if not wanted or not until(runner, lambda: (pid := node()) and where.stage(pid) == wanted[-1]):
+                break
+            pid = node()
+            if kill_if(pid, lambda: where.stage(pid) == wanted[-1]):
+                hits[wanted.pop()] += 1
+        output, _ = runner.communicate(timeout=120)
+        assert runner.returncode == 0, output
+        assert tensor_bytes(hansa.program, last_version(run_dir)) == expected
+    assert set(hits) == {"download", "train", "encode", "upload"} and sum(hits.values()) >= NODE_STAGE_KILLS, hits
 
 
 def test_a_trainer_that_keeps_state_counts_each_applied_round_once(federation, hansa, build_dir, tmp_path):
@@ -120,10 +141,10 @@ def test_a_trainer_that_keeps_state_counts_each_applied_round_once(federation, h
         run_dir = fed.run_dir(f"counting-{turn}")
         for life in range(4):
             process = dice.choice(["coordinator", "node"])
-            seen = len(journal(run_dir))
             runner = fed.start(run_dir.name, resume=life > 0)
-            if life < 3 and wait_for_stage(runner, run_dir, dice.choice(stages), dice, seen):
-                kill(dice.choice(children(runner.pid).get(process, [0]) or [0]))
+            if life < 3:
+                kill_after_stage(runner, run_dir, dice.choice(stages),
+                                 lambda: children(runner.pid).get(process, [])[:1], dice)
             output, _ = runner.communicate(timeout=120)
             if runner.returncode == 0:
                 break
