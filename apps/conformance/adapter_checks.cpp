@@ -1,11 +1,13 @@
 // What an adapter promises: its parameters are those of its layout, the model starts as its base and learns by them, the base
 // stays as it is, and what is exported can be taken up again.
+#include <algorithm>
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <hf/safetensors.hpp>
 
 #include "base/file.hpp"
@@ -27,9 +29,8 @@ Bench bench_for(const Subject& subject) { return Bench(subject, fits_of(subject)
 // An adapter in a model.
 class Fitted {
  public:
-  Fitted(const Subject& subject, Bench& bench, double rank = 0, std::uint64_t seed = 5)
-      : bench_(bench), adapter_(subject.make<Adapter>()) {
-    begin(rank, seed);
+  Fitted(const Subject& subject, Bench& bench, double rank = 0) : bench_(bench), adapter_(subject.make<Adapter>()) {
+    begin(rank, subject.seed);
   }
   Fitted(Bench& bench, Instance<Adapter> adapter) : bench_(bench), adapter_(std::move(adapter)) {}
 
@@ -146,12 +147,46 @@ class AdapterDriver final : public Driver {
   Instance<Adapter> adapter_;
 };
 
+// ---- what the checks below are tried on ------------------------------------------------------------------------------------
+
+// Names of modules that the adapter takes by themselves; when none is, there is nothing smaller than the whole model.
+std::vector<std::string> taken_alone(const Subject& subject, const Bench& bench) {
+  std::vector<std::string> names;
+  for (const auto& module : bench.modules)
+    if (sentence_of([&] { subject.make<Adapter>()->layout(std::span(&module, 1), 0); }).empty())
+      names.push_back(module.name);
+  return names;
+}
+
+// On all modules of a model; when that breaks, on the first one, two, four, eight that it takes.
+std::function<void(const Subject&)> on_modules(void (*check)(const Subject&, Bench&)) {
+  return [check](const Subject& subject) {
+    Bench whole = bench_for(subject);
+    const auto alone = taken_alone(subject, whole);
+    const auto first = [&](const Case& input) {
+      return std::span(alone).first(std::min(alone.size(), std::size_t{1} << input.size));
+    };
+    const auto describe = [&](const Case& input) {
+      if (input.size == kLargest) return fmt::format("all {} modules of the model", whole.modules.size());
+      return fmt::format("the module{} {}", first(input).size() == 1 ? "" : "s", fmt::join(first(input), ", "));
+    };
+    largest_then_smaller(subject, describe, [&](const Case& input) {
+      if (input.size == kLargest) return check(subject, whole);
+      const auto names = first(input);
+      Bench few = bench_for(subject);
+      std::erase_if(few.modules, [&](const auto& module) {
+        return std::find(names.begin(), names.end(), module.name) == names.end();
+      });
+      check(subject, few);
+    });
+  };
+}
+
 // ---- checks ----------------------------------------------------------------------------------------------------------------
 
 std::string shape_text_of(const at::Tensor& tensor) { return shapes_text({tensor.sizes().vec()}); }
 
-void layout_is_pure(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void layout_is_pure(const Subject& subject, Bench& bench) {
   Fitted fitted(subject, bench);
   const auto fresh = subject.make<Adapter>();
   const auto alone = fresh->layout(bench.modules, 0);  // as on the coordinator: no model, nothing created
@@ -166,12 +201,13 @@ void layout_is_pure(const Subject& subject) {
 
 void nothing_to_train(const Subject& subject) {
   const auto adapter = subject.make<Adapter>();
-  const auto said = sentence_of([&] { adapter->layout({}, 0); });
-  hold(!said.empty(), "for a model without modules it gives a layout instead of saying that nothing matches");
+  with_input(subject, subject.seed, "a model without modules", [&] {
+    const auto said = sentence_of([&] { adapter->layout({}, 0); });
+    hold(!said.empty(), "for a model without modules it gives a layout instead of saying that nothing matches");
+  });
 }
 
-void parameters_fit(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void parameters_fit(const Subject& subject, Bench& bench) {
   Fitted fitted(subject, bench);
   for (Index i = 0; i < fitted.layout().tensors.size(); ++i) {
     const auto& spec = fitted.layout().tensors[i];
@@ -190,19 +226,17 @@ void parameters_fit(const Subject& subject) {
   }
 }
 
-void same_seed(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void same_seed(const Subject& subject, Bench& bench) {
   Fitted first(subject, bench), second(subject, bench);
   auto found = difference(first.values(), second.values());
   hold(found.empty(), "two instances, created with the same seed: " + found);
   first.learn(2);
-  first.begin(0, 5);
+  first.begin(0, subject.seed);
   found = difference(first.values(), second.values());
   hold(found.empty(), "created again with the same seed after a training: " + found);
 }
 
-void begins_as_base(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void begins_as_base(const Subject& subject, Bench& bench) {
   const auto base = bench.base_answers();
   Fitted fitted(subject, bench);
   for (const auto& injection : fitted.adapter().injections())
@@ -214,16 +248,14 @@ void begins_as_base(const Subject& subject) {
                    off));
 }
 
-void loss_falls(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void loss_falls(const Subject& subject, Bench& bench) {
   Fitted fitted(subject, bench);
   const double before = fitted.loss(), after = fitted.learn(8);
   hold(after < before * (1 - 1e-4),
        fmt::format("eight steps along its parameters' gradient take the loss from {:.6g} to {:.6g}", before, after));
 }
 
-void base_stays(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void base_stays(const Subject& subject, Bench& bench) {
   const auto weights = [&] {
     NamedTensors all;
     for (const auto& module : bench.modules) {
@@ -241,7 +273,7 @@ void base_stays(const Subject& subject) {
     Fitted fitted(subject, bench);
     bench.model.check_base("create()");
     bench.model.watch_base();
-    fitted.begin(0, 6);
+    fitted.begin(0, subject.seed + 1);
     fitted.learn(4);
     bench.model.check_base("a training of the adapter's parameters");
     bench.model.watch_base();
@@ -257,8 +289,7 @@ void base_stays(const Subject& subject) {
   hold(hf::checkpoint_digest(bench.checkpoint) == files, "the files of the base's checkpoint were changed");
 }
 
-void unknown_feedback(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void unknown_feedback(const Subject& subject, Bench& bench) {
   Fitted fitted(subject, bench);
   const auto said = sentence_of([&] {
     fitted.adapter().receive(bench.model, {"no such channel", 1, true, {{"x", at::zeros({2})}}});
@@ -267,8 +298,7 @@ void unknown_feedback(const Subject& subject) {
 }
 
 // The coordinator knows the parameters only: with the same seed and these values a node has the same model.
-void parameters_say_it_all(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void parameters_say_it_all(const Subject& subject, Bench& bench) {
   Fitted trained(subject, bench);
   trained.learn(4);
   const auto want = bench.answers();
@@ -286,9 +316,8 @@ void parameters_say_it_all(const Subject& subject) {
            off));
 }
 
-void honours_rank(const Subject& subject) {
+void honours_rank(const Subject& subject, Bench& bench) {
   if (!subject.declares(HANSA_TRAIT_RANK_AWARE)) throw NotConcerned("it does not declare RankAware");
-  Bench bench = bench_for(subject);
   const auto own = subject.make<Adapter>()->layout(bench.modules, 0);
   for (const double rank : {1.0, 2.0, 3.0}) {
     Fitted fitted(subject, bench, rank);
@@ -312,8 +341,7 @@ void honours_rank(const Subject& subject) {
   }
 }
 
-void export_and_import(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void export_and_import(const Subject& subject, Bench& bench) {
   Fitted trained(subject, bench);
   trained.learn(4);
   const auto want = bench.answers();
@@ -350,8 +378,7 @@ void export_and_import(const Subject& subject) {
   hold(off < kLogitsClose, fmt::format("after export and import the logits are others, by {:.1e} of the largest", off));
 }
 
-void foreign_folders(const Subject& subject) {
-  Bench bench = bench_for(subject);
+void foreign_folders(const Subject& subject, Bench& bench) {
   const auto adapter = subject.make<Adapter>();
   const auto empty = subject.scratch / "empty", odd = subject.scratch / "odd";
   std::filesystem::create_directories(empty);
@@ -382,19 +409,21 @@ Drive drive_adapter(const Subject& subject) {
 
 std::vector<Check> adapter_checks() {
   return {
-      {"layout", "The layout follows from the modules alone, and its groups are a partition.", layout_is_pure},
+      {"layout", "The layout follows from the modules alone, and its groups are a partition.",
+       on_modules(layout_is_pure)},
       {"no-match", "Where there is nothing to train it says so.", nothing_to_train},
       {"fits-layout", "Its parameters have the layout's order, shapes and type, ask for gradients, and are no copies.",
-       parameters_fit},
-      {"same-seed", "The same seed gives the same parameters to the bit.", same_seed},
-      {"begins-as-base", "As created it leaves the model as it is.", begins_as_base},
-      {"learns", "Steps along its parameters' gradient make the loss fall.", loss_falls},
-      {"base", "The base's weights and files stay as they are, to the bit.", base_stays},
-      {"suffices", "The seed and the parameters' values are all that a node needs.", parameters_say_it_all},
-      {"odd-channel", "A channel that it has no use for is refused.", unknown_feedback},
-      {"rank", "RankAware: a node's own rank shapes layout and parameters.", honours_rank},
-      {"export", "What it exports it recognises, and an import computes the same.", export_and_import},
-      {"odd-folders", "Folders that it did not write are not recognised and not imported.", foreign_folders},
+       on_modules(parameters_fit)},
+      {"same-seed", "The same seed gives the same parameters to the bit.", on_modules(same_seed)},
+      {"begins-as-base", "As created it leaves the model as it is.", on_modules(begins_as_base)},
+      {"learns", "Steps along its parameters' gradient make the loss fall.", on_modules(loss_falls)},
+      {"base", "The base's weights and files stay as they are, to the bit.", on_modules(base_stays)},
+      {"suffices", "The seed and the parameters' values are all that a node needs.", on_modules(parameters_say_it_all)},
+      {"odd-channel", "A channel that it has no use for is refused.", on_modules(unknown_feedback)},
+      {"rank", "RankAware: a node's own rank shapes layout and parameters.", on_modules(honours_rank)},
+      {"export", "What it exports it recognises, and an import computes the same.", on_modules(export_and_import)},
+      {"odd-folders", "Folders that it did not write are not recognised and not imported.",
+       on_modules(foreign_folders)},
   };
 }
 

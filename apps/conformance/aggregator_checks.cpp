@@ -6,7 +6,7 @@
 #include <factors/pairs.hpp>
 #include <hansa/layouts.hpp>
 
-#include "conformance/cohort.hpp"
+#include "conformance/aggregator_checks.hpp"
 #include "conformance/driver.hpp"
 
 namespace hansa::conformance {
@@ -14,13 +14,15 @@ namespace {
 
 constexpr double kClose = 1e-5;  // fp32 sums in another order
 
-Cohort cohort_of(const Subject& subject, const Case& input, std::size_t fewest) {
+CohortShape shape_of(const Subject& subject, const Case& input, std::size_t fewest) {
   const auto groups = subject.groups();
   if (!groups.empty() && groups.find(factors::kPairKind) == std::string::npos)
     throw NotConcerned(
         fmt::format("it asks for tensors in groups of kind '{}', of which these checks have none", groups));
-  return Cohort(cohort_shape(input, fewest, groups, subject.declares(HANSA_TRAIT_RANK_AWARE)),
-                subject.seed * 31 + input.seed);
+  return cohort_shape(input, fewest, groups, subject.declares(HANSA_TRAIT_RANK_AWARE));
+}
+Cohort cohort_of(const Subject& subject, const Case& input, std::size_t fewest) {
+  return Cohort(shape_of(subject, input, fewest), subject.seed * 31 + input.seed);
 }
 
 // A rule may refuse a cohort that is too small for what it withstands: the fewest clients that it takes.
@@ -43,7 +45,8 @@ std::size_t fewest_clients(const Subject& subject, const Value& params) {
       why = e.what();
     }
   }
-  throw Broken(fmt::format("it refuses every cohort of up to {} clients: {}", kMost, why));
+  throw Broken(fmt::format("it refuses every cohort of up to {} clients: {}", kMost, why), subject.seed,
+               fmt::format("1 to {} clients, else as in {}", kMost, describe(shape_of(subject, {}, 1))));
 }
 
 class AggregatorDriver final : public Driver {
@@ -68,7 +71,7 @@ class AggregatorDriver final : public Driver {
     play_round(*rule_, cohort, input.round, results, nullptr, Whole::HalfOfIt);
   }
   std::string describe(const Case& input) const override {
-    return conformance::describe(cohort_of(subject_, input, fewest_).shape());
+    return conformance::describe(shape_of(subject_, input, fewest_));
   }
 
  private:
@@ -77,24 +80,26 @@ class AggregatorDriver final : public Driver {
   std::size_t fewest_;
 };
 
+}  // namespace
+
 // ---- what the checks below share -----------------------------------------------------------------------------------------
 
 void with_cohorts(const Subject& subject, const std::function<void(Cohort&)>& call) {
   const auto fewest = fewest_clients(subject, subject.params);
-  smallest_first([&](const Case& input) { return describe(cohort_of(subject, input, fewest).shape()); },
-                 [&](const Case& input) {
-                   auto cohort = cohort_of(subject, input, fewest);
-                   call(cohort);
-                 });
+  smallest_first(
+      subject, [&](const Case& input) { return describe(shape_of(subject, input, fewest)); },
+      [&](const Case& input) {
+        auto cohort = cohort_of(subject, input, fewest);
+        call(cohort);
+      });
 }
-std::map<std::string, at::Tensor> changes_of(const Subject& subject, Cohort& cohort) {
+Changes changes_of(const Subject& subject, Cohort& cohort) {
   const auto rule = subject.make<Aggregator>();
   Recorded results;
   play_round(*rule, cohort, 1, results);
   return results.changes();
 }
-void same_changes(const std::map<std::string, at::Tensor>& got, const std::map<std::string, at::Tensor>& want,
-                  const std::string& what) {
+void same_changes(const Changes& got, const Changes& want, const std::string& what) {
   for (const auto& [name, value] : want) {
     hold(got.contains(name), fmt::format("{}: '{}' is missing", what, name));
     const double error = relative_error(got.at(name), value);
@@ -104,14 +109,17 @@ void same_changes(const std::map<std::string, at::Tensor>& got, const std::map<s
 void needs(const Subject& subject, std::uint64_t trait, const char* name) {
   if (!subject.declares(trait)) throw NotConcerned(fmt::format("it does not declare {}", name));
 }
+
+namespace {
+
 double weight_of(Cohort& cohort) {
   double all = 0;
   for (const auto& client : cohort.clients()) all += client.who.weight;
   return all;
 }
 // The naive reference, in double: sum of w times delta, over `divide`.
-std::map<std::string, at::Tensor> naive_sum(Cohort& cohort, double divide) {
-  std::map<std::string, at::Tensor> sums;
+Changes naive_sum(Cohort& cohort, double divide) {
+  Changes sums;
   for (const auto& client : cohort.clients())
     for (const auto& [name, delta] : client.deltas) {
       auto& sum = sums[name];
@@ -121,9 +129,8 @@ std::map<std::string, at::Tensor> naive_sum(Cohort& cohort, double divide) {
   return sums;
 }
 // What travels this round only: a rule may hold others back.
-std::map<std::string, at::Tensor> only(const std::map<std::string, at::Tensor>& all,
-                                       const std::map<std::string, at::Tensor>& names) {
-  std::map<std::string, at::Tensor> some;
+Changes only(const Changes& all, const Changes& names) {
+  Changes some;
   for (const auto& [name, value] : all)
     if (names.contains(name)) some[name] = value;
   return some;
@@ -215,7 +222,7 @@ void reference(const Subject& subject) {
 }
 
 void merged(const Subject& subject) {
-  needs(subject, HANSA_TRAIT_ADDITIVE, "Additive");
+  if (subject.declares(HANSA_TRAIT_NEEDS_INDIVIDUALS)) throw NotConcerned("it declares NeedsIndividuals");
   with_cohorts(subject, [&](Cohort& cohort) {
     const auto want = changes_of(subject, cohort);
     auto one = cohort;
@@ -228,28 +235,29 @@ void merged(const Subject& subject) {
   });
 }
 
-void workspace(const Subject& subject) {
+CohortShape large_shape(const Subject& subject, const Case& input) {
   constexpr std::int64_t kSide = 1024, kRank = 64;  // 4 MB a lone tensor, 256 kB one of a pair
-  constexpr std::uint64_t kSlack = 128 << 10;
-  const bool pairs = !subject.groups().empty();
   CohortShape shape;
-  shape.ranks.assign(16, 0);
+  shape.ranks.assign(std::size_t{1} << input.size, 0);
   shape.rank = kRank;
-  if (pairs)
-    shape.low_rank = {{kSide, kSide}};
-  else
+  if (subject.groups().empty())
     shape.lone = {{kSide, kSide}};
+  else
+    shape.low_rank = {{kSide, kSide}};
+  return shape;
+}
+
+void holds_its_workspace(const Subject& subject, const Case& input) {
+  constexpr std::uint64_t kSlack = 128 << 10;
+  const auto shape = large_shape(subject, input);
   Cohort cohort(shape, subject.seed);
   const auto rule = subject.make<Aggregator>();
   const auto layout = cohort.layout();
   const auto stated = rule->workspace(layout, layout.groups[0], shape.ranks.size());
   Recorded nothing(Recorded::Keep::Nothing);
   const auto fail = [&](std::uint64_t held, const char* of) {
-    Broken broken(fmt::format("it states a workspace of {:.1f} MB and holds {:.1f} MB {}",
-                              static_cast<double>(stated) / 1e6, static_cast<double>(held) / 1e6, of));
-    broken.input = describe(shape);
-    broken.seed = subject.seed;
-    throw broken;
+    throw Broken(fmt::format("it states a workspace of {:.1f} MB and holds {:.1f} MB {}",
+                             static_cast<double>(stated) / 1e6, static_cast<double>(held) / 1e6, of));
   };
   play_round(*rule, cohort, 1, nothing);  // what is kept between rounds is no workspace
   // Tensors from LibTorch's allocator; whatever else it holds when it asks for the next tensor from the heap.
@@ -270,6 +278,12 @@ void workspace(const Subject& subject) {
   if (heap - heap_before > stated + kSlack) fail(heap - heap_before, "in all");
 }
 
+void workspace(const Subject& subject) {
+  largest_then_smaller(
+      subject, [&](const Case& input) { return describe(large_shape(subject, input)); },
+      [&](const Case& input) { holds_its_workspace(subject, input); });
+}
+
 }  // namespace
 
 Drive drive_aggregator(const Subject& subject) {
@@ -281,7 +295,7 @@ Drive drive_aggregator(const Subject& subject) {
 }
 
 std::vector<Check> aggregator_checks() {
-  return {
+  std::vector<Check> checks{
       {"results", "Every member of every group is put once, in its shape, as fp32.", results},
       {"exchange", "exchange() is a pure function of the plan, and leaves the channel \"adapter\" to the host.",
        exchange},
@@ -290,9 +304,11 @@ std::vector<Check> aggregator_checks() {
       {"weight-counts", "Additive: a client of twice the weight counts as two.", weight_counts},
       {"reference", "Additive: the naive weighted sum. ElementwiseMean: the mean of equals is what they are.",
        reference},
-      {"merged", "Additive: the sum of the clients as one client gives the same.", merged},
+      {"merged", "Without NeedsIndividuals: the sum of the clients as one client gives the same.", merged},
       {"workspace", "It holds no more than the workspace that it states.", workspace},
   };
+  for (auto& check : aggregator_trait_checks()) checks.push_back(std::move(check));
+  return checks;
 }
 
 }  // namespace hansa::conformance

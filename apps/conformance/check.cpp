@@ -49,27 +49,49 @@ std::vector<Check> checks_for(const Subject& subject) {
   return checks;
 }
 
-void smallest_first(const std::function<std::string(const Case&)>& describe,
-                    const std::function<void(const Case&)>& call, int largest) {
+void with_input(const Subject& subject, std::uint64_t seed, const std::string& input,
+                const std::function<void()>& call) {
+  subject.trying(seed, input);
+  try {
+    call();
+  } catch (Broken& broken) {
+    if (!broken.seed) broken.seed = seed;
+    if (broken.input.empty()) broken.input = input;
+    throw;
+  } catch (const NotConcerned&) {
+    throw;
+  } catch (...) {
+    throw Broken(fmt::format("it failed: {}", plain_message()), seed, input);
+  }
+}
+
+void smallest_first(const Subject& subject, const Describe& describe, const Call& call, int largest) {
   constexpr std::uint64_t kSeeds = 3;
-  for (int size = 0; size <= largest; ++size) {
+  for (int size = 0; size <= largest; ++size)
     for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
       const Case input{seed, size, 1};
+      with_input(subject, seed, describe(input), [&] { call(input); });
+    }
+}
+
+void largest_then_smaller(const Subject& subject, const Describe& describe, const Call& call, int largest) {
+  const auto attempt = [&](int size, const Call& made) {
+    const Case input{subject.seed, size, 1};
+    with_input(subject, subject.seed, describe(input), [&] { made(input); });
+  };
+  try {
+    attempt(largest, call);
+  } catch (const Broken&) {
+    const auto smaller = [&](const Case& input) {
       try {
         call(input);
-      } catch (Broken& broken) {
-        if (!broken.seed) broken.seed = seed;
-        if (broken.input.empty()) broken.input = describe(input);
+      } catch (const Broken&) {
         throw;
-      } catch (const NotConcerned&) {
-        throw;
-      } catch (...) {
-        Broken broken(fmt::format("it failed: {}", plain_message()));
-        broken.seed = seed;
-        broken.input = describe(input);
-        throw broken;
+      } catch (const std::exception&) {  // too small for it, or to tell
       }
-    }
+    };
+    for (int size = 0; size < largest; ++size) attempt(size, smaller);
+    throw;
   }
 }
 

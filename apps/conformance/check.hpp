@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "conformance/subject.hpp"
@@ -24,6 +25,8 @@ inline constexpr int kLargest = 4;  // sizes are 0 to this
 class Broken : public std::runtime_error {
  public:
   explicit Broken(const std::string& what) : std::runtime_error(what) {}
+  Broken(const std::string& what, std::uint64_t of_seed, std::string of_input)
+      : std::runtime_error(what), seed(of_seed), input(std::move(of_input)) {}
   std::optional<std::uint64_t> seed{};
   std::string input{};  // what shows it, as small as it gets
 };
@@ -42,9 +45,17 @@ struct Check {
 // For the component's kind and the traits that it declares with these parameters, those of every kind first.
 std::vector<Check> checks_for(const Subject&);
 
+// Whatever `call` throws becomes a Broken with this seed and input, unless it says its own. The subject is told of both before,
+// so that a crash has them too.
+void with_input(const Subject&, std::uint64_t seed, const std::string& input, const std::function<void()>& call);
+
 // Calls with cases from the smallest up, a few seeds each. A Broken gets the seed and the description of its case, which is then
 // the smallest that shows it.
-void smallest_first(const std::function<std::string(const Case&)>& describe,
-                    const std::function<void(const Case&)>& call, int largest = kLargest);
+using Describe = std::function<std::string(const Case&)>;
+using Call = std::function<void(const Case&)>;
+void smallest_first(const Subject&, const Describe&, const Call&, int largest = kLargest);
+// For what is dear: calls with the largest case alone, with the subject's seed. Only when that breaks are the smaller ones
+// tried, from the smallest up, and the first that breaks is told.
+void largest_then_smaller(const Subject&, const Describe&, const Call&, int largest = kLargest);
 
 }  // namespace hansa::conformance

@@ -163,6 +163,10 @@ class RoundOfUpdates {
   std::vector<testing::FakeUpdates> groups_;
 };
 
+std::vector<testing::FakeUpdates> groups_of(Aggregator& rule, Cohort& cohort, const RoundPlan& plan) {
+  return RoundOfUpdates(rule, cohort, plan).groups();
+}
+
 Metrics play_round(Aggregator& rule, Cohort& cohort, Round round, Recorded& results, const Lending* lending,
                    Whole whole) {
   const auto plan = cohort.plan(round);

@@ -37,6 +37,7 @@ class Cohort {
   Cohort(CohortShape shape, std::uint64_t seed);
   const CohortShape& shape() const { return shape_; }
   std::vector<Client>& clients() { return clients_; }
+  const std::vector<Client>& clients() const { return clients_; }
   Layout layout(double rank = 0) const;  // trainable
   RoundPlan plan(Round) const;
 
@@ -59,6 +60,8 @@ class Recorded final : public Results {
   void end_of_group();  // has every member been given?
 
   const std::map<std::string, at::Tensor>& changes() const { return changes_; }
+  // What was put for a view, "NAME of view 'V'", and what was appended, "NAME in channel 'C'".
+  const std::map<std::string, at::Tensor>& others() const { return others_; }
   NamedTensors trace() const;
   const std::string& wrong() const { return wrong_; }  // the first thing that a host would refuse; "": nothing
 
@@ -73,6 +76,9 @@ class Recorded final : public Results {
   std::map<std::string, at::Tensor> changes_, others_;
   std::string wrong_;
 };
+
+// The groups as a rule is handed them in this round. Names the clients' views.
+std::vector<testing::FakeUpdates> groups_of(Aggregator&, Cohort&, const RoundPlan&);
 
 enum class Whole : std::uint8_t { Round, HalfOfIt };
 struct Lending {

@@ -1,7 +1,9 @@
 // What a codec promises by its interface and by the traits that it declares.
 #include <algorithm>
+#include <barrier>
 #include <cmath>
 #include <random>
+#include <thread>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -10,6 +12,7 @@
 #include <hansa/testing/compressor_suite.hpp>
 
 #include "conformance/driver.hpp"
+#include "conformance/partners.hpp"
 #include "conformance/probes.hpp"
 
 namespace hansa::conformance {
@@ -46,19 +49,14 @@ void with_inputs(
     const Subject& subject,
     const std::function<void(const Compressor&, const at::Tensor&, const TensorSpec&, std::uint64_t)>& call) {
   const auto codec = subject.make<Compressor>();
-  smallest_first(describe_shapes, [&](const Case& input) {
+  smallest_first(subject, describe_shapes, [&](const Case& input) {
     for (const auto& shape : packet_shapes(input.size))
       for (auto type : kFloats) {
         const auto spec = spec_of(shape, type);
         const auto seed = subject.seed * 131 + input.seed;
         if (type != DType::f32 && refuses(*codec, spec)) continue;
-        try {
-          call(*codec, normal_tensor(type, shape, seed), spec, seed);
-        } catch (Broken& broken) {
-          broken.seed = seed;
-          broken.input = fmt::format("a tensor {} of {}", shapes_text({shape}), name_of(type));
-          throw;
-        }
+        with_input(subject, seed, fmt::format("a tensor {} of {}", shapes_text({shape}), name_of(type)),
+                   [&] { call(*codec, normal_tensor(type, shape, seed), spec, seed); });
       }
   });
 }
@@ -134,15 +132,17 @@ void whole_numbers(const Subject& subject) {
   for (auto type : {DType::i8, DType::u8, DType::i32, DType::i64}) {
     const auto spec = spec_of({12}, type);
     const auto in = normal_tensor(type, {12}, subject.seed);
-    try {
-      hold(same_bits(there_and_back(*codec, in, spec, {1, 2}), in), "whole numbers come back changed");
-    } catch (Broken& broken) {
-      broken.input = fmt::format("a tensor [12] of {}", name_of(type));
-      throw;
-    } catch (const std::exception& e) {
-      throw Broken(fmt::format("it cannot stand behind a stage whose codes are {}: {} (hansa/as_is.hpp passes them on)",
-                               name_of(type), e.what()));
-    }
+    with_input(subject, subject.seed, fmt::format("a tensor [12] of {}", name_of(type)), [&] {
+      try {
+        hold(same_bits(there_and_back(*codec, in, spec, {1, 2}), in), "whole numbers come back changed");
+      } catch (const Broken&) {
+        throw;
+      } catch (const std::exception& e) {
+        throw Broken(
+            fmt::format("it cannot stand behind a stage whose codes are {}: {} (hansa/as_is.hpp passes them on)",
+                        name_of(type), e.what()));
+      }
+    });
   }
 }
 
@@ -263,6 +263,71 @@ void fixed_support(const Subject& subject) {
   });
 }
 
+// The parts of two codes, added element by element, are the code of the sum (secure aggregation adds codes).
+void additive_codes(const Subject& subject) {
+  packet_needs(subject, HANSA_TRAIT_ADDITIVE_CODES, "AdditiveCodes");
+  with_inputs(subject, [](const Compressor& codec, const at::Tensor& in, const TensorSpec& spec, std::uint64_t seed) {
+    const auto other = normal_tensor(spec.dtype, spec.shape, seed + 5);
+    auto sum = codec.encode(in, {seed, seed + 1});
+    const auto one = codec.decode(sum, spec, seed).to(at::kDouble);
+    const auto more = codec.encode(other, {seed, seed + 2});
+    const auto two = codec.decode(more, spec, seed).to(at::kDouble);
+    hold(sum.header == more.header && sum.parts.size() == more.parts.size(),
+         "it declares AdditiveCodes, but two tensors of one shape have codes that differ in header or number of parts");
+    for (std::size_t i = 0; i < sum.parts.size(); ++i) {
+      hold(sum.parts[i].sizes() == more.parts[i].sizes(),
+           fmt::format("it declares AdditiveCodes, but part {} of two tensors of one shape has two shapes", i));
+      sum.parts[i] = sum.parts[i].add(more.parts[i]);
+    }
+    const double error = relative_error(codec.decode(sum, spec, seed).to(at::kDouble), one.add(two));
+    hold(
+        error <= (spec.dtype == DType::f32 ? 1e-5 : 2e-2),
+        fmt::format("it declares AdditiveCodes, but the sum of two codes decodes {:.3g} away from the sum of what they "
+                    "decode to",
+                    error));
+  });
+}
+
+// Several threads in one instance, each with a tensor of its own, against one after the other.
+void reentrant(const Subject& subject) {
+  packet_needs(subject, HANSA_TRAIT_REENTRANT, "Reentrant");
+  const auto codec = subject.make<Compressor>();
+  constexpr std::size_t kThreads = 4;
+  constexpr int kTimes = 3;
+  smallest_first(subject, describe_shapes, [&](const Case& input) {
+    const auto play = [&](std::size_t thread) {
+      NamedTensors trace;
+      for (const auto& shape : packet_shapes(input.size)) {
+        const auto seed = subject.seed * 131 + input.seed + 17 * thread;
+        const auto spec = spec_of(shape, DType::f32);
+        const auto encoded = codec->encode(normal_tensor(DType::f32, shape, seed), {seed, seed + 1});
+        for (const auto& part : encoded.parts) trace.emplace_back("a part", part.clone());
+        trace.emplace_back("the decoded tensor", codec->decode(encoded, spec, seed).clone());
+      }
+      return trace;
+    };
+    std::vector<NamedTensors> want;
+    for (std::size_t thread = 0; thread < kThreads; ++thread) want.push_back(play(thread));
+    std::vector<std::string> seen(kThreads);
+    std::barrier together(kThreads);
+    std::vector<std::jthread> threads;
+    for (std::size_t thread = 0; thread < kThreads; ++thread)
+      threads.emplace_back([&, thread] {
+        for (int time = 0; time < kTimes; ++time) {
+          together.arrive_and_wait();
+          std::string found;
+          const auto said = sentence_of([&] { found = difference(play(thread), want[thread]); });
+          if (seen[thread].empty()) seen[thread] = said.empty() ? found : said;
+        }
+      });
+    threads.clear();
+    for (const auto& found : seen)
+      hold(found.empty(), fmt::format("it declares Reentrant, but {} threads at once in one instance get other bits "
+                                      "than one after the other: {}",
+                                      kThreads, found));
+  });
+}
+
 }  // namespace
 
 Drive drive_compressor(const Subject& subject) {
@@ -282,6 +347,8 @@ std::vector<Check> compressor_checks() {
       {"contraction", "A biased codec is closer to the input than sending nothing.", contraction},
       {"norm", "NormSafe: the norm never grows.", norm_safe},
       {"linear", "Linear: the code of a sum is the sum of the codes.", linear},
+      {"additive-codes", "AdditiveCodes: the sum of codes decodes to the sum of what they decode to.", additive_codes},
+      {"reentrant", "Reentrant: several threads at once in one instance get the same bits.", reentrant},
       {"support", "FixedSupport: which elements are sent does not depend on the values.", fixed_support},
   };
 }

@@ -95,7 +95,8 @@ Workplace workplace_for(const Subject& subject) {
     }
   }
   if (!fitted) no_partner("adapter", why.empty() ? "none is loaded" : why);
-  throw Broken("it trains with no adapter, neither in a federation under a plain mean nor alone; " + why);
+  throw Broken("it trains with no adapter, neither in a federation under a plain mean nor alone; " + why, subject.seed,
+               fmt::format("a round on {} documents, and on pairs of answers", kLessons));
 }
 
 }  // namespace hansa::conformance

@@ -19,8 +19,9 @@ enum class Company { Federated, Alone };
 // A model with an adapter in it, as a node has them when its turn comes.
 class Desk {
  public:
-  Desk(const Subject& subject, std::shared_ptr<Bench> with, const HansaComponent& component, Task what = Task::Language)
-      : bench(std::move(with)), adapter(make_partner<Adapter>(subject, component)), task(what) {
+  Desk(const Subject& subject, std::shared_ptr<Bench> with, const HansaComponent& component, Task what = Task::Language,
+       std::size_t count = kLessons)
+      : bench(std::move(with)), adapter(make_partner<Adapter>(subject, component)), task(what), documents(count) {
     layout = adapter->layout(bench->modules, 0);
     clear();
   }
@@ -37,12 +38,13 @@ class Desk {
     return all;
   }
   std::vector<Role> all_shared() const { return std::vector<Role>(layout.tensors.size(), Role::Shared); }
-  Lessons lessons(std::size_t first = 0) const { return {bench->real->vocabulary(), first, kLessons, task}; }
+  Lessons lessons(std::size_t first = 0) const { return {bench->real->vocabulary(), first, documents, task}; }
 
   std::shared_ptr<Bench> bench;
   Instance<Adapter> adapter;
   Layout layout;
-  Task task;  // of its lessons
+  Task task;              // of its lessons
+  std::size_t documents;  // of a silo
 };
 
 TrainContext context_of(const Desk&, Trainer&, const std::vector<Role>&, Company, const Case&);
@@ -70,20 +72,22 @@ Workplace workplace_for(const Subject&);  // throws NotConcerned without an adap
 
 // A desk with a trainer at it, as the checks want them.
 struct Ready {
-  explicit Ready(const Subject& subject)
-      : place(workplace_for(subject)),
-        desk(subject, place.bench, *place.adapter, place.task),
-        trainer(subject.make<Trainer>()) {}
-  TrainContext context(const std::vector<Role>& roles, const Case& input = {}) {
-    return context_of(desk, *trainer, roles, place.company, input);
+  Ready(const Subject& subject, Workplace at, std::size_t documents)
+      : place(std::move(at)),
+        desk(subject, place.bench, *place.adapter, place.task, documents),
+        trainer(subject.make<Trainer>()),
+        seed(subject.seed) {}
+  TrainContext context(const std::vector<Role>& roles, Round round = 1) {
+    return context_of(desk, *trainer, roles, place.company, {seed, 0, round});
   }
-  Turn turn(const Case& input = {}) {
+  Turn turn(Round round = 1) {
     auto data = desk.lessons();
-    return take_turn(desk, *trainer, data, context(desk.all_shared(), input));
+    return take_turn(desk, *trainer, data, context(desk.all_shared(), round));
   }
   Workplace place;
   Desk desk;
   Instance<Trainer> trainer;
+  std::uint64_t seed;
 };
 
 }  // namespace hansa::conformance

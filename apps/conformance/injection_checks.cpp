@@ -27,6 +27,24 @@ Batch with_classes(const Batch& batch, std::int64_t classes, std::uint64_t seed)
   return made;
 }
 
+std::function<void(const Subject&)> on_batches(ModelCheck check, std::int64_t rows, std::int64_t length,
+                                               std::int64_t fewest) {
+  return [=](const Subject& subject) {
+    const auto extent = [=](const Case& input) {
+      const auto part = [&](std::int64_t most, std::int64_t least) {
+        return std::max(least, most * input.size / kLargest);
+      };
+      return Extent{part(rows, 1), part(length, fewest), input.seed};
+    };
+    largest_then_smaller(
+        subject,
+        [&](const Case& input) {
+          return fmt::format("a batch of {} row(s) of {} tokens", extent(input).rows, extent(input).length);
+        },
+        [&](const Case& input) { check(subject, Opened(subject), extent(input)); });
+  };
+}
+
 Injection pair_for(const Module& module, Fill fill, std::uint64_t seed, double dropout) {
   auto A = random_tensor({2, module.in}, seed, 0.3),
        B = random_tensor({module.out, 2}, seed + 1, fill == Fill::Nothing ? 0 : 0.3);
@@ -88,9 +106,8 @@ std::vector<std::pair<std::string, at::Tensor>> tensors_of(const std::vector<Inj
 
 namespace {
 
-void injections_are_honoured(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(2, 8, 2);
+void injections_are_honoured(const Subject&, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   const auto plain = opened.logits(batch);
   opened.model->inject(injections_for(opened, Fill::Nothing));
   double off = relative_error(opened.logits(batch), plain);
@@ -108,9 +125,8 @@ void injections_are_honoured(const Subject& subject) {
   hold(same_bits(opened.logits(batch), plain), "with the injections taken out again the logits are others");
 }
 
-void live(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(2, 8, 2);
+void live(const Subject&, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   auto all = injections_for(opened, Fill::Something);
   opened.model->inject(all);
   for (auto& [name, tensor] : tensors_of(all)) {
@@ -124,9 +140,8 @@ void live(const Subject& subject) {
   }
 }
 
-void merged_computes_the_same(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(2, 8, 2);
+void merged_computes_the_same(const Subject& subject, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   opened.model->inject(injections_for(opened, Fill::Something));
   const auto want = opened.logits(batch);
   const auto folder = subject.scratch / "merged";
@@ -146,13 +161,12 @@ void merged_computes_the_same(const Subject& subject) {
           off));
 }
 
-void gradients_arrive(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(2, 8, 2);
+void gradients_arrive(const Subject&, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   const auto all = injections_for(opened, Fill::Something);
   opened.model->inject(all);
   opened.model->loss(batch).backward();
-  std::uint64_t seed = 40;
+  std::uint64_t seed = extent.seed + 40;
   for (auto& [name, tensor] : tensors_of(all)) {
     const auto gradient = tensor.grad();
     hold(gradient.defined(), fmt::format("no gradient reaches the injected '{}'", name));
@@ -174,9 +188,8 @@ void gradients_arrive(const Subject& subject) {
   }
 }
 
-void refusals_name(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(1, 4, 2);
+void refusals_name(const Subject&, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   const auto plain = opened.logits(batch);
   const auto refused = [&](const Injection& injection, const std::string& what) {
     const auto said = sentence_of([&] { opened.model->inject(std::span(&injection, 1)); });
@@ -200,9 +213,8 @@ void refusals_name(const Subject& subject) {
   }
 }
 
-void dropout_is_seeded(const Subject& subject) {
-  const Opened opened(subject);
-  const auto batch = opened.batch(4, 8, 2);
+void dropout_is_seeded(const Subject&, const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   opened.model->inject(injections_for(opened, Fill::Something, 0.5));
   const double plain = opened.loss(batch);
   hold(opened.loss(batch) == plain, "with dropout off, as a model starts, two passes give two losses");
@@ -227,13 +239,13 @@ void dropout_is_seeded(const Subject& subject) {
 std::vector<Check> injection_checks() {
   return {
       {"injections", "Each injection that it takes is computed with, and gone when it is taken out.",
-       injections_are_honoured},
-      {"live", "Injected tensors are read at every pass.", live},
-      {"merged", "merged() is the model as it computes.", merged_computes_the_same},
-      {"gradients", "Gradients reach what was injected, and are right.", gradients_arrive},
+       on_batches(injections_are_honoured, 2, 8)},
+      {"live", "Injected tensors are read at every pass.", on_batches(live, 2, 8)},
+      {"merged", "merged() is the model as it computes.", on_batches(merged_computes_the_same, 2, 8)},
+      {"gradients", "Gradients reach what was injected, and are right.", on_batches(gradients_arrive, 2, 8)},
       {"refusals", "An injection that does not fit is refused by the module's name and changes nothing.",
-       refusals_name},
-      {"dropout", "Dropout is off at the start and a function of its seed.", dropout_is_seeded},
+       on_batches(refusals_name, 1, 4)},
+      {"dropout", "Dropout is off at the start and a function of its seed.", on_batches(dropout_is_seeded, 4, 8)},
   };
 }
 

@@ -63,28 +63,41 @@ class ModelDriver final : public Driver {
   std::vector<Injection> injections_;
 };
 
+// For checks whose input is a checkpoint: there is a single one, and nothing to make smaller.
+std::function<void(const Subject&)> on_checkpoint(ModelCheck check) {
+  return [check](const Subject& subject) {
+    const Opened opened(subject);
+    const auto name = subject.checkpoint.empty() ? "a tiny checkpoint with random weights" : "the given checkpoint";
+    with_input(subject, subject.seed, fmt::format("{}, {} modules", name, opened.modules.size()),
+               [&] { check(subject, opened, {}); });
+  };
+}
+
 // ---- checks ----------------------------------------------------------------------------------------------------------------
 
 void accepts_its_own(const Subject& subject) {
   const Opened opened(subject);
-  hold(opened.model->accepts(opened.checkpoint), "it does not accept the checkpoint that it reads");
+  with_input(subject, subject.seed, "the checkpoint that it was opened with", [&] {
+    hold(opened.model->accepts(opened.checkpoint), "it does not accept the checkpoint that it reads");
+  });
   const auto none = subject.scratch / "no-config", foreign = subject.scratch / "foreign",
              broken = subject.scratch / "broken";
   for (const auto& folder : {none, foreign, broken}) std::filesystem::create_directories(folder);
   write_file_atomically(foreign / "config.json", R"({"model_type": "nobody-has-this"})", Durability::Process);
   write_file_atomically(broken / "config.json", "{ this is no JSON", Durability::Process);
   for (const auto& folder : {none, foreign, broken, subject.scratch / "missing"}) {
-    bool taken = false;
-    const auto said = sentence_of([&] { taken = opened.model->accepts(folder); });
-    hold(said.empty(), fmt::format("accepts({}) throws instead of saying no: {}", folder.filename().string(), said));
-    hold(!taken,
-         fmt::format("it accepts the folder '{}', which describes no model of its own", folder.filename().string()));
+    const auto name = folder.filename().string();
+    with_input(subject, subject.seed, fmt::format("the folder '{}'", name), [&] {
+      bool taken = false;
+      const auto said = sentence_of([&] { taken = opened.model->accepts(folder); });
+      hold(said.empty(), fmt::format("accepts({}) throws instead of saying no: {}", name, said));
+      hold(!taken, fmt::format("it accepts the folder '{}', which describes no model of its own", name));
+    });
   }
 }
 
-void modules_agree(const Subject& subject) {
+void modules_agree(const Subject& subject, const Opened& opened, const Extent&) {
   const auto alone = subject.make<Model>();
-  const Opened opened(subject);
   const auto from_config = alone->modules(opened.checkpoint);  // as on the coordinator, which opens nothing
   hold(from_config.size() == opened.modules.size(), "modules() says something else once the weights are read");
   std::set<std::string> names;
@@ -115,16 +128,16 @@ void modules_agree(const Subject& subject) {
   hold(!sentence_of([&] { opened.model->base("no.such.module"); }).empty(), "base('no.such.module') gives something");
 }
 
-void seeded(const Subject& subject) {
+void seeded(const Subject& subject, const Opened&, const Extent&) {
   const auto weights = [&](std::uint64_t seed) {
     const Opened opened(subject);
     opened.model->initialise(opened.checkpoint, {}, seed);
     return opened.model->merged();
   };
-  const auto first = weights(3);
-  const auto found = difference(weights(3), first);
+  const auto first = weights(subject.seed);
+  const auto found = difference(weights(subject.seed), first);
   hold(found.empty(), "initialise() twice with the same seed: " + found);
-  hold(!difference(weights(4), first).empty(), "initialise() gives the same weights for two seeds");
+  hold(!difference(weights(subject.seed + 1), first).empty(), "initialise() gives the same weights for two seeds");
 }
 
 // The sum over counted labels, worked out in double from the logits.
@@ -143,17 +156,16 @@ double naive_loss(const at::Tensor& logits, const at::Tensor& labels) {
   return sum;
 }
 
-void loss_is_cross_entropy(const Subject& subject) {
-  const Opened opened(subject);
+void loss_is_cross_entropy(const Subject&, const Opened& opened, const Extent& extent) {
   for (const auto with : {Fill::Nothing, Fill::Something}) {
     const auto injections = injections_for(opened, with);
     if (with == Fill::Something) opened.model->inject(injections);
-    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
-      const auto batch = opened.batch(static_cast<std::int64_t>(seed), 7, seed);
+    for (std::int64_t rows = 1; rows <= extent.rows; ++rows) {
+      const auto batch = opened.batch(rows, extent.length, extent.seed + static_cast<std::uint64_t>(rows));
       const auto logits = opened.logits(batch);
-      const auto rows = batch.tokens.size(0);
-      const auto wanted = opened.classifies() ? std::vector<std::int64_t>{rows, opened.classes}
-                                              : std::vector<std::int64_t>{rows, 7, opened.model->vocabulary()};
+      const auto wanted = opened.classifies()
+                              ? std::vector<std::int64_t>{rows, opened.classes}
+                              : std::vector<std::int64_t>{rows, extent.length, opened.model->vocabulary()};
       hold(
           logits.sizes() == at::IntArrayRef(wanted) && logits.scalar_type() == at::kFloat && !logits.requires_grad(),
           fmt::format("logits are {}, fp32: {}, with a graph: {}; they are to be [batch, length, vocabulary], or of a "
@@ -169,11 +181,11 @@ void loss_is_cross_entropy(const Subject& subject) {
   }
 }
 
-void classified_rows_are_apart(const Opened& opened) {
-  const auto batch = opened.batch(4, 9, 5);
+void classified_rows_are_apart(const Opened& opened, const Extent& extent) {
+  const auto batch = opened.batch(extent);
   const auto all = opened.logits(batch);
   double apart = 0;
-  for (std::int64_t row = 0; row < 4; ++row) {
+  for (std::int64_t row = 0; row < extent.rows; ++row) {
     const auto length = batch.segments[row].ge(0).sum().item<std::int64_t>();
     const Batch one{.tokens = batch.tokens.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
                     .labels = batch.labels.narrow(0, row, 1).contiguous(),
@@ -181,41 +193,40 @@ void classified_rows_are_apart(const Opened& opened) {
                     .task = Task::Classification};
     const double off = relative_error(all.narrow(0, row, 1), opened.logits(one));
     hold(off < kSameSums,
-         fmt::format("row {} of 4, in the batch with {} tokens of padding, has other logits than alone, by {:.1e} of "
+         fmt::format("row {} of {}, in the batch with {} tokens of padding, has other logits than alone, by {:.1e} of "
                      "the largest",
-                     row, 9 - length, off));
+                     row, extent.rows, extent.length - length, off));
     apart += opened.loss(one);
   }
   const double together = opened.loss(batch);
   hold(std::abs(together - apart) < 1e-4 * apart,
-       fmt::format("the loss of 4 rows is {:.7g}, the sum of them alone {:.7g}", together, apart));
+       fmt::format("the loss of {} rows is {:.7g}, the sum of them alone {:.7g}", extent.rows, together, apart));
   auto other = batch;
   other.tokens = at::where(batch.segments.eq(-1), at::full({1}, 1, at::kLong), batch.tokens);
   hold(std::abs(opened.loss(other) - together) < 1e-5 * together, "other ids in the padding change the loss");
 }
 
-void rows_are_apart(const Subject& subject) {
-  const Opened opened(subject);
-  if (opened.classifies()) return classified_rows_are_apart(opened);
-  auto batch = opened.batch(4, 9, 5);
+void rows_are_apart(const Subject&, const Opened& opened, const Extent& extent) {
+  if (opened.classifies()) return classified_rows_are_apart(opened, extent);
+  auto batch = opened.batch(extent);
   batch.segments = at::where(batch.labels.ne(-100), at::zeros({1}, at::kLong), at::full({1}, -1, at::kLong));
   const auto all = opened.logits(batch);
   double apart = 0;
-  for (std::int64_t row = 0; row < 4; ++row) {
+  for (std::int64_t row = 0; row < extent.rows; ++row) {
     const auto length = batch.labels[row].ne(-100).sum().item<std::int64_t>();
     const Batch one{.tokens = batch.tokens.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
                     .labels = batch.labels.narrow(0, row, 1).narrow(1, 0, length).contiguous(),
                     .counted = length};
     const double off = relative_error(all.narrow(0, row, 1).narrow(1, 0, length), opened.logits(one));
     hold(off < kSameSums,
-         fmt::format("row {} of 4, in the batch with {} tokens of padding, has other logits than alone, "
+         fmt::format("row {} of {}, in the batch with {} tokens of padding, has other logits than alone, "
                      "by {:.1e} of the largest",
-                     row, 9 - length, off));
+                     row, extent.rows, extent.length - length, off));
     apart += opened.loss(one);
   }
   const double together = opened.loss(batch);
   hold(std::abs(together - apart) < 1e-4 * apart,
-       fmt::format("the loss of 4 rows is {:.7g}, the sum of them alone {:.7g}", together, apart));
+       fmt::format("the loss of {} rows is {:.7g}, the sum of them alone {:.7g}", extent.rows, together, apart));
   auto other = batch;  // other ids where there is only padding
   other.tokens = at::where(batch.segments.eq(-1), at::full({1}, 1, at::kLong), batch.tokens);
   hold(std::abs(opened.loss(other) - together) < 1e-5 * together, "other ids in the padding change the loss");
@@ -225,20 +236,20 @@ void require_language(const Opened& opened, const char* what) {
   if (opened.classifies()) throw NotConcerned(fmt::format("it tells a class for each row: {}", what));
 }
 
-void segments_are_apart(const Subject& subject) {
-  const Opened opened(subject);
+void segments_are_apart(const Subject&, const Opened& opened, const Extent& extent) {
   require_language(opened, "a row holds one text");
-  const auto a = opened.batch(1, 6, 3), b = opened.batch(1, 6, 9);
+  const auto length = extent.length;
+  const auto a = opened.batch(1, length, extent.seed), b = opened.batch(1, length, extent.seed + 7);
   const auto tail = [](std::int64_t value) { return at::full({1, 2}, value, at::kLong); };
-  const auto count = at::arange(6, at::kLong).unsqueeze(0);
+  const auto count = at::arange(length, at::kLong).unsqueeze(0);
   const Batch packed{.tokens = at::cat({a.tokens, b.tokens, tail(0)}, 1),
                      .labels = at::cat({a.labels, b.labels, tail(-100)}, 1),
                      .positions = at::cat({count, count, tail(0)}, 1),
                      .segments = at::cat({at::zeros_like(a.tokens), at::ones_like(b.tokens), tail(-1)}, 1),
                      .counted = a.counted + b.counted};
   const auto logits = opened.logits(packed);
-  for (const auto& [name, at, alone] : {std::tuple("first", 0, a), std::tuple("second", 6, b)}) {
-    const double off = relative_error(logits.narrow(1, at, 6), opened.logits(alone));
+  for (const auto& [name, at, alone] : {std::tuple("first", std::int64_t{0}, a), std::tuple("second", length, b)}) {
+    const double off = relative_error(logits.narrow(1, at, length), opened.logits(alone));
     hold(
         off < kSameSums,
         fmt::format(
@@ -250,37 +261,35 @@ void segments_are_apart(const Subject& subject) {
        fmt::format("two documents in a row have the loss {:.7g}, alone {:.7g}", together, apart));
 }
 
-void positions_default(const Subject& subject) {
-  const Opened opened(subject);
-  auto batch = opened.batch(2, 6, 4);
+void positions_default(const Subject&, const Opened& opened, const Extent& extent) {
+  auto batch = opened.batch(extent);
   const auto plain = opened.logits(batch);
-  batch.positions = at::arange(6, at::kLong).unsqueeze(0).repeat({2, 1});
+  batch.positions = at::arange(extent.length, at::kLong).unsqueeze(0).repeat({extent.rows, 1});
   hold(relative_error(opened.logits(batch), plain) < kSameSums,
        "positions 0, 1, 2 … and undefined ones give other logits");
 }
 
-void the_future_is_hidden(const Subject& subject) {
-  const Opened opened(subject);
+void the_future_is_hidden(const Subject&, const Opened& opened, const Extent& extent) {
   require_language(opened, "every token sees the whole text");
-  const auto batch = opened.batch(1, 8, 6);
+  const auto batch = opened.batch(extent);
+  const auto first = extent.length * 5 / 8;
   auto other = batch;
   other.tokens = batch.tokens.clone();
-  other.tokens.narrow(1, 5, 3).fill_(2);
-  const double off = relative_error(opened.logits(other).narrow(1, 0, 5), opened.logits(batch).narrow(1, 0, 5));
-  hold(
-      off < kSameSums,
-      fmt::format("other tokens from the sixth on change the logits of the first five, by {:.1e} of the largest", off));
+  other.tokens.narrow(1, first, extent.length - first).fill_(2);
+  const double off = relative_error(opened.logits(other).narrow(1, 0, first), opened.logits(batch).narrow(1, 0, first));
+  hold(off < kSameSums,
+       fmt::format("other tokens after the first {} change their logits, by {:.1e} of the largest", first, off));
 }
 
-void cache_changes_nothing(const Subject& subject) {
-  const Opened opened(subject);
+void cache_changes_nothing(const Subject&, const Opened& opened, const Extent& extent) {
   require_language(opened, "it does not generate");
-  const auto batch = opened.batch(2, 10, 1);
+  const auto batch = opened.batch(extent);
   const auto whole = opened.logits(batch);
-  const auto cache = opened.model->cache(2, 12);
+  const auto cache = opened.model->cache(extent.rows, extent.length + 2);
   std::vector<at::Tensor> parts;
   std::int64_t done = 0;
-  for (const std::int64_t count : {6, 1, 3}) {
+  const auto first = extent.length * 6 / 10;
+  for (const std::int64_t count : {first, std::int64_t{1}, extent.length - first - 1}) {
     parts.push_back(opened.model->logits({.tokens = batch.tokens.narrow(1, done, count)}, cache.get()));
     done += count;
     hold(cache->length() == done,
@@ -288,12 +297,11 @@ void cache_changes_nothing(const Subject& subject) {
   }
   const double off = relative_error(at::cat(parts, 1), whole);
   hold(off < kSameSums,
-       fmt::format("10 tokens as 6, 1 and 3 with a cache have other logits than at once, by {:.1e} of the largest",
-                   off));
+       fmt::format("tokens as {}, 1 and {} with a cache have other logits than at once, by {:.1e} of the largest",
+                   first, extent.length - first - 1, off));
 }
 
-void half_precision(const Subject& subject) {
-  const Opened wide(subject);
+void half_precision(const Subject& subject, const Opened& wide, const Extent& extent) {
   const auto narrow = subject.make<Model>();
   const auto said = sentence_of([&] { narrow->open(wide.checkpoint, {.compute = DType::bf16}); });
   if (!said.empty()) throw NotConcerned("it does not compute in bf16: " + said);
@@ -303,7 +311,7 @@ void half_precision(const Subject& subject) {
     hold(same_bits(got.first, want.first) && (!want.second.defined() || same_bits(got.second, want.second)),
          fmt::format("opened in bf16, base('{}') is not the checkpoint's in full precision", module.name));
   }
-  const auto batch = wide.batch(2, 8, 2);
+  const auto batch = wide.batch(extent);
   const auto logits = narrow->logits(batch, nullptr);
   hold(logits.scalar_type() == at::kFloat, "opened in bf16, its logits are not fp32");
   const double off = relative_error(logits, wide.logits(batch));
@@ -312,8 +320,7 @@ void half_precision(const Subject& subject) {
   hold(loss.scalar_type() == at::kFloat, "opened in bf16, its loss is not fp32");
 }
 
-void missing_weights(const Subject& subject) {
-  const Opened opened(subject);
+void missing_weights(const Subject& subject, const Opened& opened, const Extent&) {
   const auto folder = subject.scratch / "incomplete";
   std::filesystem::create_directories(folder);
   std::filesystem::copy_file(opened.checkpoint / "config.json", folder / "config.json",
@@ -343,16 +350,20 @@ Drive drive_model(const Subject& subject) {
 std::vector<Check> model_checks() {
   std::vector<Check> checks{
       {"accepts", "It accepts its own checkpoint and says no to others without throwing.", accepts_its_own},
-      {"modules", "Its modules follow from config.json, and the base's tensors have their shapes.", modules_agree},
-      {"seeded", "Random weights are a function of the seed.", seeded},
-      {"incomplete", "A checkpoint without one of its tensors is refused by the tensor's name.", missing_weights},
-      {"loss", "The loss is the cross entropy of its logits, summed over counted labels.", loss_is_cross_entropy},
-      {"padding", "Rows of a batch and padding do not change each other.", rows_are_apart},
-      {"segments", "Documents packed into a row do not see each other.", segments_are_apart},
-      {"positions", "Undefined positions are 0, 1, 2 and so on.", positions_default},
-      {"causal", "A token does not see those after it.", the_future_is_hidden},
-      {"bf16", "In bf16 it computes nearly the same, and base() keeps full precision.", half_precision},
-      {"cache", "A cache changes nothing about what is computed.", cache_changes_nothing},
+      {"modules", "Its modules follow from config.json, and the base's tensors have their shapes.",
+       on_checkpoint(modules_agree)},
+      {"seeded", "Random weights are a function of the seed.", on_checkpoint(seeded)},
+      {"incomplete", "A checkpoint without one of its tensors is refused by the tensor's name.",
+       on_checkpoint(missing_weights)},
+      {"loss", "The loss is the cross entropy of its logits, summed over counted labels.",
+       on_batches(loss_is_cross_entropy, 3, 7)},
+      {"padding", "Rows of a batch and padding do not change each other.", on_batches(rows_are_apart, 4, 9)},
+      {"segments", "Documents packed into a row do not see each other.", on_batches(segments_are_apart, 1, 6)},
+      {"positions", "Undefined positions are 0, 1, 2 and so on.", on_batches(positions_default, 2, 6)},
+      {"causal", "A token does not see those after it.", on_batches(the_future_is_hidden, 1, 8, 3)},
+      {"bf16", "In bf16 it computes nearly the same, and base() keeps full precision.",
+       on_batches(half_precision, 2, 8)},
+      {"cache", "A cache changes nothing about what is computed.", on_batches(cache_changes_nothing, 2, 10, 4)},
   };
   for (auto& check : injection_checks()) checks.push_back(std::move(check));
   return checks;

@@ -1,5 +1,6 @@
 // An open model that is looked at, and what can be put into it. One thread.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,12 @@ inline constexpr double kSameSums = 2e-5;  // relative: fp32, the same sums in a
 // The same texts with a class each, and as padding what counted no label.
 Batch with_classes(const Batch&, std::int64_t classes, std::uint64_t seed);
 
+// How large a check's batches are: as it asks for, or smaller when that breaks.
+struct Extent {
+  std::int64_t rows, length;
+  std::uint64_t seed;
+};
+
 struct Opened {
   explicit Opened(const Subject& subject) : Opened(subject, subject.make<Model>()) {}
   Opened(const Subject& subject, Instance<Model> made)
@@ -23,6 +30,7 @@ struct Opened {
     const auto probe = model->logits({.tokens = made_up_batch(1, 2, model->vocabulary(), 1).tokens}, nullptr);
     if (probe.dim() == 2) classes = probe.size(1);
   }
+  Batch batch(const Extent& of) const { return batch(of.rows, of.length, of.seed); }
   Batch batch(std::int64_t rows, std::int64_t length, std::uint64_t seed) const {
     auto made = made_up_batch(rows, length, model->vocabulary(), seed);
     return classifies() ? with_classes(made, classes, seed) : made;
@@ -46,6 +54,11 @@ Injection pair_for(const Module&, Fill, std::uint64_t seed, double dropout = 0);
 // without its module's name, NotConcerned when all are.
 std::vector<Injection> injections_for(const Opened&, Fill, double dropout = 0);
 std::vector<std::pair<std::string, at::Tensor>> tensors_of(const std::vector<Injection>&);
+
+using ModelCheck = void (*)(const Subject&, const Opened&, const Extent&);
+// A check with batches of at most so many rows and tokens, and no fewer than `fewest` of these.
+std::function<void(const Subject&)> on_batches(ModelCheck, std::int64_t rows, std::int64_t length,
+                                               std::int64_t fewest = 2);
 
 std::vector<Check> injection_checks();  // part of model_checks()
 

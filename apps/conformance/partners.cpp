@@ -234,7 +234,8 @@ Instance<Model> model_partner(const Subject& subject, const Bench::Fits& fits, s
     }
   }
   if (!unfit.empty())
-    throw Broken(unfit + ". If it is meant for other models, give one: --with model=NAME, --checkpoint FOLDER");
+    throw Broken(unfit + ". If it is meant for other models, give one: --with model=NAME, --checkpoint FOLDER",
+                 subject.seed, "the modules of every model that is loaded");
   no_partner("model", why);
 }
 

@@ -39,6 +39,9 @@ RoundPlan plan_of(const Case& input, double sampling_rate = 0.1) {
   plan.expected_cohort = sampling_rate * 100;
   return plan;
 }
+std::string plan_text(const RoundPlan& plan) {
+  return fmt::format("round {}, a population of {}, sampling rate {}", plan.round, plan.population, plan.sampling_rate);
+}
 Sensitivity sensitivity_of(double bound, const RoundPlan& plan) {
   return {bound * kLargestWeight, kLargestWeight, plan.expected_cohort};
 }
@@ -108,12 +111,15 @@ void bound(const Subject& subject) {
   const auto mechanism = subject.make<Privacy>();
   for (Round round = 1; round <= 5; ++round) {
     const auto plan = plan_of({1, 0, round});
-    const double clip = mechanism->clip_bound(plan);
-    hold(clip > 0,
-         fmt::format("the clip bound of round {} is {}; it has to be positive (infinity: no clipping)", round, clip));
-    hold(clip == mechanism->clip_bound(plan), "two questions for the clip bound of one round gave two answers");
-    hold(mechanism->event(plan) == mechanism->event(plan), "two questions for the event of one round gave two answers");
-    hold(std::isfinite(clip) || !mechanism->event(plan), "it claims a guarantee without a clip bound");
+    with_input(subject, subject.seed, plan_text(plan), [&] {
+      const double clip = mechanism->clip_bound(plan);
+      hold(clip > 0,
+           fmt::format("the clip bound of round {} is {}; it has to be positive (infinity: no clipping)", round, clip));
+      hold(clip == mechanism->clip_bound(plan), "two questions for the clip bound of one round gave two answers");
+      hold(mechanism->event(plan) == mechanism->event(plan),
+           "two questions for the event of one round gave two answers");
+      hold(std::isfinite(clip) || !mechanism->event(plan), "it claims a guarantee without a clip bound");
+    });
   }
 }
 
@@ -143,36 +149,41 @@ Moments moments_of(const at::Tensor& values) {
   return {mean, std::sqrt(variance), variance > 0 ? fourth / (variance * variance) : 3};
 }
 
-void event(const Subject& subject) {
+void charges_enough(const Subject& subject, double rate) {
   const bool central = subject.declares(HANSA_TRAIT_CENTRAL_NOISE), local = subject.declares(HANSA_TRAIT_LOCAL_NOISE);
-  for (double rate : {0.05, 0.5, 1.0}) {
-    const auto mechanism = subject.make<Privacy>();
-    const auto plan = plan_of({1, 0, 1}, rate);
-    const auto event = mechanism->event(plan);
-    if (!event) {
-      hold(!central && !local, "it declares noise and gives no event: nothing would be charged");
-      throw NotConcerned("it claims no guarantee");
-    }
-    hold(central || local, "it gives an event, but declares neither CentralNoise nor LocalNoise");
-    const auto zero = at::zeros({kMany});
-    CountedNoise noise(subject.seed);
-    const auto added = moments_of(noise_of(*mechanism, plan, zero, noise, central));
-    const double sensitivity =
-        central ? sensitivity_of(mechanism->clip_bound(plan), plan).l2 : mechanism->clip_bound(plan);
-    const double real = added.deviation / sensitivity;
-    // The deviation of 200,000 draws is right to 0.2 %; one percent is five times that.
-    hold(real >= event->noise_multiplier * 0.99,
-         fmt::format(
-             "the event says a noise multiplier of {:.4g}, the noise is worth {:.4g}: more is spent than is charged",
-             event->noise_multiplier, real));
-    hold(event->sampling_rate >= plan.sampling_rate * (1 - 1e-12),
-         fmt::format("the event says a sampling rate of {}, the plan {}: more is spent than is charged",
-                     event->sampling_rate, plan.sampling_rate));
-    hold(event->adjacency == plan.adjacency, "the event names another adjacency than the plan");
+  const auto mechanism = subject.make<Privacy>();
+  const auto plan = plan_of({1, 0, 1}, rate);
+  const auto event = mechanism->event(plan);
+  if (!event) {
+    hold(!central && !local, "it declares noise and gives no event: nothing would be charged");
+    throw NotConcerned("it claims no guarantee");
   }
+  hold(central || local, "it gives an event, but declares neither CentralNoise nor LocalNoise");
+  const auto zero = at::zeros({kMany});
+  CountedNoise noise(subject.seed);
+  const auto added = moments_of(noise_of(*mechanism, plan, zero, noise, central));
+  const double sensitivity =
+      central ? sensitivity_of(mechanism->clip_bound(plan), plan).l2 : mechanism->clip_bound(plan);
+  const double real = added.deviation / sensitivity;
+  // The deviation of 200,000 draws is right to 0.2 %; one percent is five times that.
+  hold(real >= event->noise_multiplier * 0.99,
+       fmt::format(
+           "the event says a noise multiplier of {:.4g}, the noise is worth {:.4g}: more is spent than is charged",
+           event->noise_multiplier, real));
+  hold(event->sampling_rate >= plan.sampling_rate * (1 - 1e-12),
+       fmt::format("the event says a sampling rate of {}, the plan {}: more is spent than is charged",
+                   event->sampling_rate, plan.sampling_rate));
+  hold(event->adjacency == plan.adjacency, "the event names another adjacency than the plan");
 }
 
-void noise_shape(const Subject& subject) {
+// Its deviation can be told from many draws only: there is nothing smaller.
+void event(const Subject& subject) {
+  for (double rate : {0.05, 0.5, 1.0})
+    with_input(subject, subject.seed, fmt::format("a sum of {} zeros, {}", kMany, plan_text(plan_of({1, 0, 1}, rate))),
+               [&] { charges_enough(subject, rate); });
+}
+
+void has_its_shape(const Subject& subject) {
   const bool central = subject.declares(HANSA_TRAIT_CENTRAL_NOISE), local = subject.declares(HANSA_TRAIT_LOCAL_NOISE);
   const auto mechanism = subject.make<Privacy>();
   const auto plan = plan_of({1, 0, 1});
@@ -204,6 +215,11 @@ void noise_shape(const Subject& subject) {
            fmt::format("the event says gaussian, but the noise of {} has a kurtosis of {:.3g} instead of 3", where,
                        kurtosis));
   }
+}
+
+void noise_shape(const Subject& subject) {
+  with_input(subject, subject.seed, fmt::format("{} normal numbers, {}", kMany, plan_text(plan_of({1, 0, 1}))),
+             [&] { has_its_shape(subject); });
 }
 
 }  // namespace

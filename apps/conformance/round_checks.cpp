@@ -54,11 +54,11 @@ class SelectorDriver final : public Driver {
 
 void with_populations(const Subject& subject,
                       const std::function<void(Selector&, const std::vector<NodeFacts>&, std::uint64_t)>& call) {
-  smallest_first([](const Case& input) { return nodes_text(input.size); },
-                 [&](const Case& input) {
-                   call(*subject.make<Selector>(), population_of(kPopulations[input.size], 1),
-                        subject.seed * 101 + input.seed);
-                 });
+  smallest_first(
+      subject, [](const Case& input) { return nodes_text(input.size); },
+      [&](const Case& input) {
+        call(*subject.make<Selector>(), population_of(kPopulations[input.size], 1), subject.seed * 101 + input.seed);
+      });
 }
 
 void subset(const Subject& subject) {
@@ -165,8 +165,9 @@ class PolicyDriver final : public Driver {
 };
 
 void with_policies(const Subject& subject, const std::function<void(RoundPolicy&, std::size_t)>& call) {
-  smallest_first([](const Case& input) { return cohort_text(input.size); },
-                 [&](const Case& input) { call(*subject.make<RoundPolicy>(), kCohorts[input.size]); });
+  smallest_first(
+      subject, [](const Case& input) { return cohort_text(input.size); },
+      [&](const Case& input) { call(*subject.make<RoundPolicy>(), kCohorts[input.size]); });
 }
 
 void ends(const Subject& subject) {

@@ -71,8 +71,9 @@ class OptimizerDriver final : public Driver {
 };
 
 void with_optimizers(const Subject& subject, const std::function<void(ServerOptimizer&, const Case&)>& call) {
-  smallest_first([](const Case& input) { return fmt::format("tensors {}", shapes_text(shapes_of(input.size))); },
-                 [&](const Case& input) { call(*subject.make<ServerOptimizer>(), input); });
+  smallest_first(
+      subject, [](const Case& input) { return fmt::format("tensors {}", shapes_text(shapes_of(input.size))); },
+      [&](const Case& input) { call(*subject.make<ServerOptimizer>(), input); });
 }
 
 // Towards the same aggregate for some rounds: whatever the method, the parameter has to have moved that way.
@@ -151,6 +152,31 @@ void plain(const Subject& subject) {
   });
 }
 
+// The same parameter and aggregate, with what five rounds left in its state and with a fresh one.
+void earlier_aggregates_do_not_matter(const Subject& subject) {
+  if (subject.declares(HANSA_TRAIT_KEEPS_HISTORY)) throw NotConcerned("it declares KeepsHistory");
+  with_optimizers(subject, [&](ServerOptimizer& optimizer, const Case& input) {
+    const auto shapes = shapes_of(input.size);
+    Standing used(optimizer, shapes, input.seed), fresh(optimizer, shapes, input.seed);
+    const auto other = subject.make<ServerOptimizer>();
+    for (Round round = 1; round <= 5; ++round) {
+      optimizer.begin_step(round);
+      for (std::size_t i = 0; i < shapes.size(); ++i)
+        used.step(optimizer, i, random_tensor(shapes[i], round * 10 + i, 0.1));
+    }
+    optimizer.begin_step(6);
+    other->begin_step(6);
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+      fresh.parameters[i].copy_(used.parameters[i]);
+      const auto delta = random_tensor(shapes[i], 60 + i, 0.1);
+      used.step(optimizer, i, delta);
+      fresh.step(*other, i, delta);
+      hold(same_bits(used.parameters[i], fresh.parameters[i]),
+           "it does not declare KeepsHistory, but the aggregates of earlier rounds change its step");
+    }
+  });
+}
+
 }  // namespace
 
 Drive drive_server_optimizer(const Subject& subject) {
@@ -164,6 +190,7 @@ std::vector<Check> server_optimizer_checks() {
       {"direction", "Parameters move the way the aggregate points.", direction},
       {"rest", "Nothing moves a fresh parameter of zero when the aggregate is zero.", rest},
       {"apart", "What it knows of a tensor stands in the host's state, and tensors do not mix.", apart},
+      {"history", "Without KeepsHistory: earlier aggregates do not change a step.", earlier_aggregates_do_not_matter},
       {"plain", "PlainAveraging: it adds the aggregate, and nothing else.", plain},
   };
 }

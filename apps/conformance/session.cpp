@@ -68,18 +68,28 @@ Report read_report(const std::filesystem::path& file) {
   Report report;
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
-    const auto json = Json::parse(line, nullptr, false);
-    if (json.is_discarded()) break;  // being written
-    if (json.contains("complete")) {
+    const auto said = Json::parse(line, nullptr, false);
+    if (said.is_discarded()) break;  // being written
+    if (said.contains("complete")) {
       report.complete = true;
-    } else if (json.contains("outcome")) {
-      report.rows.push_back(from_json(json));
+    } else if (said.contains("outcome")) {
+      report.rows.push_back(from_json(said));
       report.running.reset();
     } else {
-      report.running = Row{json.at("check"), json.at("promise")};
+      report.running = Row{said.at("check"), said.at("promise")};
     }
   }
   return report;
+}
+
+// What the child wrote before each input that it tried, for a row that it did not live to write.
+std::filesystem::path last_input_of(const std::filesystem::path& report) { return report.string() + ".input"; }
+void add_last_input(Row& row, const std::filesystem::path& report) {
+  std::ifstream in(last_input_of(report));
+  const auto said = Json::parse(in, nullptr, false);
+  if (said.is_discarded() || said.at("check") != row.check) return;
+  row.seed = said.at("seed").get<std::uint64_t>();
+  row.input = said.at("input");
 }
 
 std::string last_words(const std::filesystem::path& log) {
@@ -103,13 +113,19 @@ std::string_view name_of(Verdict verdict) {
   return "?";
 }
 
-int run_checks(const Subject& subject, std::size_t first, const std::string& only,
-               const std::filesystem::path& report) {
+int run_checks(const Subject& with, std::size_t first, const std::string& only, const std::filesystem::path& report) {
   at::set_num_threads(1);  // tensors are tiny: threads would only wait for each other
+  auto subject = with;
+  std::string running;
+  subject.trying = [&](std::uint64_t seed, const std::string& input) {
+    std::ofstream(last_input_of(report), std::ios::trunc) << Json{
+        {"check", running}, {"seed", seed}, {"input", input}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
   const auto checks = checks_for(subject);
   for (std::size_t i = first; i < checks.size(); ++i) {
     if (!only.empty() && checks[i].id != only) continue;
-    append(report, {{"check", checks[i].id}, {"promise", checks[i].promise}});
+    running = checks[i].id;
+    append(report, {{"check", running}, {"promise", checks[i].promise}});
     const auto row = run_one(subject, checks[i]);
     append(report, to_json(row));
     if (checks[i].id == "constructs" && row.verdict != Verdict::Held) break;  // nothing else can be looked at
@@ -160,6 +176,7 @@ std::vector<Row> watch_checks(const ChildCommand& command) {
     row.verdict = Verdict::Broken;
     row.why = hung ? fmt::format("it did not come back within {} s (--limit)", command.limit.count())
                    : fmt::format("the process ended with code {}: {}", *child.poll(), last_words(log));
+    add_last_input(row, report_file);
     rows.push_back(row);
     if (row.check == "constructs") return rows;
   }

@@ -16,10 +16,10 @@ std::string text_of_document(std::size_t document, char silo) {
 }
 
 // The same documents as formats that data sources are likely to read.
-std::vector<std::filesystem::path> write_silos(const std::filesystem::path& folder, char silo) {
+std::vector<std::filesystem::path> write_silos(const std::filesystem::path& folder, char silo, std::size_t documents) {
   std::filesystem::create_directories(folder);
   std::string separated, lines, texts, pairs, chats;
-  for (std::size_t i = 0; i < kDocuments; ++i) {
+  for (std::size_t i = 0; i < documents; ++i) {
     const auto text = text_of_document(i, silo);
     separated += (i ? "%\n" : "") + text + "\n";
     lines += text + "\n";
@@ -47,26 +47,27 @@ std::vector<std::filesystem::path> write_silos(const std::filesystem::path& fold
 
 }  // namespace
 
-Silos silos_for(const Subject& subject, const Tokenizer& tokenizer) {
+Silos silos_for(const Subject& subject, const Tokenizer& tokenizer, std::size_t documents) {
   if (const auto named = subject.with.find("silo"); named != subject.with.end())
-    return {named->second, named->second, false};
-  const auto folder = subject.scratch / "silos";
-  const auto first = write_silos(folder / "first", 'q'), second = write_silos(folder / "second", 'z');
+    return {named->second, named->second, false, documents};
+  const auto folder = subject.scratch / fmt::format("silos-{}", documents);
+  const auto first = write_silos(folder / "first", 'q', documents),
+             second = write_silos(folder / "second", 'z', documents);
   std::string why;
   for (std::size_t i = 0; i < first.size(); ++i) {
     bool one_each = false;
     const auto said = sentence_of([&] {
       const auto source = subject.make<DataSource>();
       source->open(first[i], &tokenizer, kLongest);
-      one_each = source->examples() == kDocuments;
+      one_each = source->examples() == documents;
     });
     if (why.empty()) why = said;
-    if (one_each) return {first[i], second[i]};
+    if (one_each) return {first[i], second[i], true, documents};
   }
   throw NotConcerned(
       fmt::format("it reads none of the silos made on the spot (plain text, JSON lines) as {} documents{}. Give a "
                   "small one: --with silo=PATH",
-                  kDocuments, why.empty() ? "" : ": " + why));
+                  documents, why.empty() ? "" : ": " + why));
 }
 
 std::int64_t at(const at::Tensor& table, std::int64_t row, std::int64_t column) {
@@ -148,7 +149,8 @@ std::vector<std::string> rows_of(const Pass& pass, const Tokenizer& tokenizer) {
 }
 bool rows_show_marks(const Read& read, DataSource& source) {
   return read.silos.marked &&
-         marks_in(rows_of(whole_pass(source, 1, kLongest, *read.tokenizer), *read.tokenizer)).size() == kDocuments;
+         marks_in(rows_of(whole_pass(source, 1, kLongest, *read.tokenizer), *read.tokenizer)).size() ==
+             read.silos.documents;
 }
 namespace {
 

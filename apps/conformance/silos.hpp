@@ -21,11 +21,13 @@ inline constexpr int kTooMany = 10000;  // batches
 struct Silos {
   std::filesystem::path first, second;
   bool marked = true;
+  std::size_t documents = kDocuments;
 };
-Silos silos_for(const Subject&, const Tokenizer&);
+Silos silos_for(const Subject&, const Tokenizer&, std::size_t documents = kDocuments);
 
 struct Read {
-  explicit Read(const Subject& subject) : tokenizer(tokenizer_for(subject)), silos(silos_for(subject, *tokenizer)) {}
+  explicit Read(const Subject& subject, std::size_t documents = kDocuments)
+      : tokenizer(tokenizer_for(subject)), silos(silos_for(subject, *tokenizer, documents)) {}
   Instance<DataSource> open(const Subject& subject, std::int64_t longest = kLongest) const {
     auto source = subject.make<DataSource>();
     source->open(silos.first, tokenizer.get(), longest);

@@ -1,6 +1,7 @@
 // The component that is looked at, and what it is looked at with. One thread.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -20,6 +21,8 @@ struct Subject {
   std::map<std::string, std::string> with;  // partners by kind, as the user named them: {"adapter", "lora"}
   std::filesystem::path checkpoint;         // the user's; empty: one made on the spot
   std::filesystem::path scratch;            // an empty folder that goes away afterwards
+  // Told what is tried next: a process that dies leaves its last input behind.
+  std::function<void(std::uint64_t seed, const std::string& input)> trying = [](std::uint64_t, const std::string&) {};
 
   std::string_view kind() const;  // without the revision
   std::uint64_t traits() const { return traits_of(params); }

@@ -63,17 +63,35 @@ class TrainerDriver final : public Driver {
   Instance<Trainer> trainer_;
 };
 
+// Documents of a silo, by the size of a case.
+constexpr std::size_t kSilos[] = {1, 2, 4, 8, kLessons};
+
+// On a silo of twelve documents; when that breaks, on smaller ones.
+std::function<void(const Subject&)> on_silos(void (*check)(const Subject&, Ready&)) {
+  return [check](const Subject& subject) {
+    const auto place = workplace_for(subject);
+    largest_then_smaller(
+        subject,
+        [&](const Case& input) {
+          return fmt::format("a silo of {} document(s), adapter {}", kSilos[input.size], place.adapter->id);
+        },
+        [&](const Case& input) {
+          Ready ready(subject, place, kSilos[input.size]);
+          check(subject, ready);
+        });
+  };
+}
+
 // ---- checks ----------------------------------------------------------------------------------------------------------------
 
-void reports_truly(const Subject& subject) {
-  Ready ready(subject);
+void reports_truly(const Subject&, Ready& ready) {
   auto data = ready.desk.lessons();
   const double at_first = mean_loss(ready.desk.bench->model, data);
   auto given = ready.desk.lessons();
   const auto result = take_turn(ready.desk, *ready.trainer, given, ready.context(ready.desk.all_shared())).result;
-  const auto planned = ready.trainer->steps(kLessons);
-  hold(result.steps == planned,
-       fmt::format("it reports {} steps; for {} documents steps() says {}", result.steps, kLessons, planned));
+  const auto planned = ready.trainer->steps(ready.desk.documents);
+  hold(result.steps == planned, fmt::format("it reports {} steps; for {} documents steps() says {}", result.steps,
+                                            ready.desk.documents, planned));
   hold(result.tokens > 0 && result.tokens <= given.tokens,
        fmt::format("it reports {} tokens; the data gave {} counted labels", result.tokens, given.tokens));
   hold(result.examples > 0 && result.examples <= given.documents,
@@ -91,8 +109,7 @@ void reports_truly(const Subject& subject) {
                    at_first));
 }
 
-void moves_its_roles(const Subject& subject) {
-  Ready ready(subject);
+void moves_its_roles(const Subject&, Ready& ready) {
   auto& desk = ready.desk;
   const auto count = desk.layout.tensors.size();
   if (count < 2) throw NotConcerned("the adapter has a single parameter");
@@ -115,8 +132,7 @@ void moves_its_roles(const Subject& subject) {
   }
 }
 
-void trained_base_stays(const Subject& subject) {
-  Ready ready(subject);
+void trained_base_stays(const Subject&, Ready& ready) {
   auto& desk = ready.desk;
   auto& bench = *desk.bench;
   const auto base = bench.base_answers();
@@ -139,34 +155,32 @@ void learns_to_prefer(Ready& ready) {
   auto data = ready.desk.lessons();
   auto& model = ready.desk.bench->model;
   const double before = mean_margin(model, data);
-  for (Round round = 1; round <= 3; ++round) ready.turn({1, 0, round});
+  for (Round round = 1; round <= 3; ++round) ready.turn(round);
   const double after = mean_margin(model, data);
   hold(std::isfinite(after) && after > before,
        fmt::format("three rounds on {} pairs take the better answer from {:.6g} nats ahead of the worse one to {:.6g}",
-                   kLessons, before, after));
+                   ready.desk.documents, before, after));
 }
 
-void learns(const Subject& subject) {
-  Ready ready(subject);
+void learns(const Subject&, Ready& ready) {
   if (ready.desk.task == Task::Preference) return learns_to_prefer(ready);
   auto data = ready.desk.lessons();
   auto& model = ready.desk.bench->model;
   const double before = mean_loss(model, data);
-  for (Round round = 1; round <= 3; ++round) ready.turn({1, 0, round});
+  for (Round round = 1; round <= 3; ++round) ready.turn(round);
   const double after = mean_loss(model, data);
   hold(std::isfinite(after) && after < before * (1 + 1e-4),
-       fmt::format("three rounds on {} documents take their loss from {:.6g} to {:.6g} nats a token", kLessons, before,
-                   after));
+       fmt::format("three rounds on {} documents take their loss from {:.6g} to {:.6g} nats a token",
+                   ready.desk.documents, before, after));
   if (after > before * (1 - 1e-5))
     throw NotConcerned(
         fmt::format("with these parameters three rounds change the loss by {:.1e} only", before - after));
 }
 
-void pure_plans(const Subject& subject) {
-  Ready ready(subject);
+void pure_plans(const Subject& subject, Ready& ready) {
   const auto& layout = ready.desk.layout;
   const auto digest = [&](const Trainer& trainer) {
-    std::string text = fmt::format("{} {}", trainer.steps(kLessons), trainer.steps(1));
+    std::string text = fmt::format("{} {}", trainer.steps(ready.desk.documents), trainer.steps(1));
     for (const auto& channels : {trainer.up(layout), trainer.down(layout)})
       for (const auto& channel : channels)
         text += fmt::format("; {} {} {} {} {}", channel.name, digest_of(channel.layout),
@@ -181,8 +195,7 @@ void pure_plans(const Subject& subject) {
   for (const auto& remark : ready.trainer->remarks(layout)) hold(!remark.empty(), "one of its remarks is empty");
 }
 
-void channels_fit(const Subject& subject) {
-  Ready ready(subject);
+void channels_fit(const Subject&, Ready& ready) {
   const auto up = ready.trainer->up(ready.desk.layout), down = ready.trainer->down(ready.desk.layout);
   if (up.empty() && down.empty()) throw NotConcerned("it has no channels of its own");
   for (const auto& channels : {up, down}) {
@@ -220,8 +233,7 @@ void channels_fit(const Subject& subject) {
   }
 }
 
-void unknown_channel(const Subject& subject) {
-  Ready ready(subject);
+void unknown_channel(const Subject&, Ready& ready) {
   const auto said = sentence_of([&] {
     ready.trainer->receive(ready.desk.bench->model, *ready.desk.adapter,
                            {"no such channel", 1, true, {{"x", at::zeros({2})}}});
@@ -229,9 +241,8 @@ void unknown_channel(const Subject& subject) {
   hold(!said.empty(), "it takes a channel 'no such channel' and says nothing");
 }
 
-void trainer_listens(const Subject& subject) {
-  const auto place = workplace_for(subject);
-  Desk desk(subject, place.bench, *place.adapter, place.task);
+void trainer_listens(const Subject& subject, Ready& ready) {
+  auto& desk = ready.desk;
   // Passes through the model after the second batch, with and without a request to stop there.
   const auto passes = [&](bool stop) {
     desk.clear();
@@ -245,7 +256,7 @@ void trainer_listens(const Subject& subject) {
       then = desk.bench->model.passes;
       if (stop) cancelled = true;
     };
-    const auto context = context_of(desk, *trainer, desk.all_shared(), place.company, {});
+    const auto context = context_of(desk, *trainer, desk.all_shared(), ready.place.company, {subject.seed});
     const auto said = sentence_of([&] { take_turn(desk, *trainer, data, context); });
     hold(stop || said.empty(), "it trained before, and now fails: " + said);
     return then == 0 ? std::uint64_t{0} : desk.bench->model.passes - then;
@@ -275,14 +286,16 @@ Drive drive_trainer(const Subject& subject) {
 std::vector<Check> trainer_checks() {
   return {
       {"reports", "It reports a finite \"loss\" per token, and the steps, tokens and examples that it made.",
-       reports_truly},
-      {"roles", "It moves parameters that are Shared or Personal, and never one that is Frozen.", moves_its_roles},
-      {"model", "The base stays as it is; the model is left as it was lent, without dropout.", trained_base_stays},
-      {"learns", "The loss on the silo does not rise; of pairs of answers, the better one gains.", learns},
-      {"pure", "steps(), up() and down() depend on what they are asked and nothing else.", pure_plans},
-      {"channels", "What it sends fits the layouts of its channels.", channels_fit},
-      {"odd-channel", "A channel that it has no use for is refused.", unknown_channel},
-      {"cancelled", "It ends soon after the host asks it to.", trainer_listens},
+       on_silos(reports_truly)},
+      {"roles", "It moves parameters that are Shared or Personal, and never one that is Frozen.",
+       on_silos(moves_its_roles)},
+      {"model", "The base stays as it is; the model is left as it was lent, without dropout.",
+       on_silos(trained_base_stays)},
+      {"learns", "The loss on the silo does not rise; of pairs of answers, the better one gains.", on_silos(learns)},
+      {"pure", "steps(), up() and down() depend on what they are asked and nothing else.", on_silos(pure_plans)},
+      {"channels", "What it sends fits the layouts of its channels.", on_silos(channels_fit)},
+      {"odd-channel", "A channel that it has no use for is refused.", on_silos(unknown_channel)},
+      {"cancelled", "It ends soon after the host asks it to.", on_silos(trainer_listens)},
   };
 }
 

@@ -156,6 +156,14 @@ class HidesAPart final : public Pairs {
   double scale_ = 1;
 };
 
+class LeaksPairs final : public Pairs {
+  void create(const Model& model, std::span<const Module> modules, double rank, std::uint64_t seed) override {
+    Pairs::create(model, modules, rank, seed);
+    lost_ = new std::vector<float>(4096);
+  }
+  std::vector<float>* lost_ = nullptr;
+};
+
 }  // namespace planted
 
 HANSA_PLUGIN(org_hansa_planted_adapters, "0.1.0") {
@@ -174,5 +182,6 @@ HANSA_PLUGIN(org_hansa_planted_adapters, "0.1.0") {
   plugin.add<ChainsItsSeeds>("chains_its_seeds", "A second create() with the same seed gives something else.");
   plugin.add<RecognisesAll>("recognises_all", "Every folder is its own.");
   plugin.add<TakesAnyChannel>("takes_any_channel", "Ignores channels that it does not know.");
+  plugin.add<LeaksPairs>("leaks_pairs", "Loses 16 kB with each create().");
   plugin.add<HidesAPart>("hides_a_part", "Its scale depends on how often it was asked.");
 }

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 #include <hansa/aggregator.hpp>
 #include <hansa/plugin.hpp>
@@ -202,6 +203,23 @@ class DiesHalfWay final : public Mean {
     if (open_) std::abort();
   }
 };
+class HalfOfAMean final : public Mean {  // declared ElementwiseMean
+  at::Tensor mean(const Updates& updates, std::size_t member) override { return Mean::mean(updates, member).mul(0.5); }
+};
+class MaxFromASum final : public Mean {  // declares nothing that would stop a host from handing it the sum alone
+  at::Tensor mean(const Updates& updates, std::size_t member) override {
+    auto most = updates.delta(0, member).clone();
+    for (std::size_t client = 1; client < updates.clients(); ++client)
+      most = at::maximum(most, updates.delta(client, member));
+    return most;
+  }
+};
+class CutsIntoTensors final : public Mean {  // declared Flat: each tensor is scaled by its own norm
+  at::Tensor mean(const Updates& updates, std::size_t member) override {
+    const auto mean = Mean::mean(updates, member);
+    return mean.div(mean.norm().add(1));
+  }
+};
 class ImpureExchange final : public Mean {
   void begin(const RoundPlan&) override { ++rounds_; }
   Exchange exchange(const Layout& trainable, const RoundPlan&, const NodeFacts&) const override {
@@ -232,7 +250,18 @@ HANSA_PLUGIN(org_hansa_planted_aggregators, "0.1.0") {
     plugin.add<Rule>(id, bug).traits(kMeanTraits);
   };
   mean((Mean*)nullptr, "right_mean", "Nothing is wrong with it.");
-  plugin.add<Momentum>("right_momentum", "Nothing is wrong with it.").traits(HANSA_TRAIT_ORDER_FREE);
+  plugin.add<Momentum>("right_momentum", "Nothing is wrong with it.")
+      .traits(HANSA_TRAIT_ORDER_FREE | HANSA_TRAIT_KEEPS_HISTORY);
+  plugin.add<Momentum>("keeps_a_quiet_history", "Has a momentum and does not declare KeepsHistory.")
+      .traits(HANSA_TRAIT_ORDER_FREE);
+  plugin.add<Mean>("exact_in_name", "Declares Exact, and averages each factor by itself.")
+      .groups("lora")
+      .traits(kMeanTraits | HANSA_TRAIT_EXACT);
+  plugin.add<CutsIntoTensors>("cuts_into_tensors", "Declares Flat, and looks at each tensor by itself.")
+      .traits(kMeanTraits | HANSA_TRAIT_FLAT);
+  mean((HalfOfAMean*)nullptr, "half_of_a_mean", "Declares ElementwiseMean and gives half of it.");
+  plugin.add<MaxFromASum>("max_from_a_sum", "Looks at single clients and does not declare NeedsIndividuals.")
+      .traits(HANSA_TRAIT_ORDER_FREE);
   plugin.add<Sum>("right_sum", "Nothing is wrong with it.")
       .traits(HANSA_TRAIT_ADDITIVE | HANSA_TRAIT_ORDER_FREE | HANSA_TRAIT_ELEMENTWISE_MEAN);
   mean((DependsOnOrder*)nullptr, "depends_on_order", "The first client counts twice.");

@@ -1,6 +1,9 @@
 // Codecs with one bug each.
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -93,6 +96,26 @@ class ForgetsWholeNumbers final : public Plain {
     return encoded.parts.at(0).to(type_of(out)).clone().view(out.shape);
   }
 };
+class OneScratch final : public Plain {  // all calls share a buffer; its lock is let go between writing and reading
+  Encoded encode(const at::Tensor& in, Seeds seeds) const override {
+    {
+      const std::scoped_lock lock(lock_);
+      scratch_ = in.clone(at::MemoryFormat::Contiguous);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const std::scoped_lock lock(lock_);
+    return Plain::encode(scratch_, seeds);
+  }
+  mutable std::mutex lock_;
+  mutable at::Tensor scratch_;
+};
+class SendsRoots final : public Plain {  // declared AdditiveCodes
+  Encoded encode(const at::Tensor& in, Seeds seeds) const override {
+    if (!in.is_floating_point()) return Plain::encode(in, seeds);
+    return {{in.sgn().mul(in.abs().sqrt()).contiguous()}, ""};
+  }
+  at::Tensor changed(at::Tensor values) const override { return values.mul(values.abs()); }
+};
 
 }  // namespace planted
 
@@ -101,7 +124,11 @@ HANSA_PLUGIN(org_hansa_planted_compressors, "0.1.0") {
   constexpr std::uint64_t kBase = HANSA_TRAIT_STATELESS;
   plugin.add<Plain>("right_codec", "Nothing is wrong with it.")
       .traits(kBase | HANSA_TRAIT_LOSSLESS | HANSA_TRAIT_UNBIASED | HANSA_TRAIT_NORM_SAFE | HANSA_TRAIT_LINEAR |
-              HANSA_TRAIT_FIXED_SUPPORT);
+              HANSA_TRAIT_FIXED_SUPPORT | HANSA_TRAIT_ADDITIVE_CODES | HANSA_TRAIT_REENTRANT);
+  plugin.add<OneScratch>("one_scratch", "Declares Reentrant, and all calls share a buffer.")
+      .traits(kBase | HANSA_TRAIT_REENTRANT);
+  plugin.add<SendsRoots>("sends_roots", "Declares AdditiveCodes, and sends roots.")
+      .traits(kBase | HANSA_TRAIT_ADDITIVE_CODES);
   plugin.add<WrongPlan>("wrong_plan", "Plans half of what it sends.").traits(kBase);
   plugin.add<BiasedRounding>("biased_rounding", "Declares Unbiased and rounds towards zero.")
       .traits(kBase | HANSA_TRAIT_UNBIASED);

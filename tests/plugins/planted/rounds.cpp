@@ -95,6 +95,15 @@ class PlainAndMore final : public Add {
     parameter.add_(delta).mul_(0.99);
   }
 };
+class QuietMomentum final : public Add {  // the host keeps it; it does not declare KeepsHistory
+  std::vector<TensorSpec> state(const TensorSpec& parameter) const override {
+    return {{"speed", DType::f32, parameter.shape}};
+  }
+  void step(std::string_view, Index, at::Tensor& parameter, const at::Tensor& delta,
+            std::span<at::Tensor> state) override {
+    parameter.add_(state[0].mul_(0.5).add_(delta));
+  }
+};
 class MovesAtRest final : public Add {
   void step(std::string_view, Index, at::Tensor& parameter, const at::Tensor& delta, std::span<at::Tensor>) override {
     parameter.add_(delta).add_(1e-3);
@@ -196,6 +205,7 @@ HANSA_PLUGIN(org_hansa_planted_rounds, "0.1.0") {
   plugin.add<Descends>("descends", "Goes the other way.");
   plugin.add<MixesTensors>("mixes_tensors", "The norm of one tensor changes the next one's step.");
   plugin.add<PlainAndMore>("plain_and_more", "Declares PlainAveraging and decays.").traits(HANSA_TRAIT_PLAIN_AVERAGING);
+  plugin.add<QuietMomentum>("quiet_momentum", "Has a momentum and does not declare KeepsHistory.");
   plugin.add<MovesAtRest>("moves_at_rest", "Drifts without an aggregate.");
   plugin.add<Coins>("right_coins", kRight).traits(HANSA_TRAIT_POISSON);
   plugin.add<OnlyInPairs>("only_in_pairs", "Declares Poisson and draws neighbours together.")
