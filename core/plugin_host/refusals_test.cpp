@@ -285,6 +285,23 @@ TEST_CASE("What is wrong in nothing is loaded, and fields for people alone may d
   }
 }
 
+TEST_CASE("Tables that grew at their end are read as far as this host knows them") {
+  StrategyRegistry registry;
+  registry.scan({fixture("longer_tables"), "test"});
+  CHECK(registry.files().back().why == "");
+  REQUIRE(registry.files().back().plugin);
+  const auto& plugin = *registry.files().back().plugin;
+  CHECK(plugin.struct_size > sizeof(HansaPlugin));
+  REQUIRE(plugin.component_count == 1);
+  CHECK(plugin.components[0]->struct_size > sizeof(HansaComponent));
+  const auto* component = registry.find("aggregator", "sum");
+  REQUIRE(component);
+  CHECK(std::string(component->summary) == "A sum.");
+  HansaTraits traits{};
+  traits.struct_size = sizeof traits;
+  CHECK(component->traits(component, nullptr, &traits) == 0);
+}
+
 TEST_CASE("A refusal is one sentence, with the command that helps") {
   TemporaryDirectory folder;
   StrategyRegistry registry;
