@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+import numpy
 from federation import WORDS, make_base, text_of
 
 LANGUAGES = list(WORDS)
@@ -11,7 +12,7 @@ LANGUAGES = list(WORDS)
 class Study:
     """A pipeline without codecs or clip, whose sections a test gives by name: adapter="use = ..."."""
 
-    def __init__(self, folder, program, ranks=None, rounds=3, extra="", **sections):
+    def __init__(self, folder, program, ranks=None, rounds=3, extra="", silos=len(LANGUAGES), **sections):
         self.folder, self.program = folder, str(program)
         make_base(folder / "base")
         chosen = {"adapter": 'use = "lora"\nr = 4', "trainer": SFT, "aggregator": 'use = "fedavg"\nweighting = "uniform"',
@@ -20,15 +21,26 @@ class Study:
         text += '[data]\nuse = "text"\nseparator = "%"\nlength = 32\n[train]\nthreads = 1\n'
         text += "[network]\nlease_seconds = 60\nheartbeat_seconds = 0.5\n"
         text += "".join(f"[{name}]\n{body}\n" for name, body in chosen.items()) + extra
-        for i, language in enumerate(LANGUAGES):
-            (folder / f"{language}.txt").write_text(text_of(language, 12))
-            (folder / f"{language}-heldout.txt").write_text(text_of(language, 3))
+        for i in range(silos):
+            language = LANGUAGES[i % len(LANGUAGES)] + "2" * (i // len(LANGUAGES))
+            (folder / f"{language}.txt").write_text(text_of(language[:2], 12 + i // len(LANGUAGES)))
+            (folder / f"{language}-heldout.txt").write_text(text_of(language[:2], 3))
             text += f'[[node]]\nname = "{language}"\ndata = "{language}.txt"\nheldout = "{language}-heldout.txt"\n'
             text += f"rank = {ranks[i]}\n" if ranks else ""
         self.config = folder / "study.toml"
         self.config.write_text(text)
         self.simulation = folder / "simulation.toml"
         self.simulation.write_text(text + "[simulation]\n")
+
+    def put_weights(self):
+        """The base becomes a checkpoint of random bf16 weights, as Transformers writes it."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+        base = self.folder / "base"
+        torch.manual_seed(3)
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).bfloat16().save_pretrained(base)
+        for config in (self.config, self.simulation):
+            config.write_text(config.read_text().replace("initialise = true\n", ""))
 
     def run(self, name="run", *arguments, config=None):
         done = subprocess.run([self.program, "run", str(config or self.config), "--run-dir", str(self.folder / name), *arguments],
@@ -60,7 +72,21 @@ class Study:
     def layout(self, file):
         return {row["name"]: row for row in json.loads(self.hansa("inspect", "layout", file, "--json"))}
 
+    def tensors(self, file):
+        """Those of a packet without codecs: raw fp32 in the layout's order, each at a multiple of 64 bytes, up to the end."""
+        rows = list(self.layout(file).values())
+        assert all(row["dtype"] == "f32" for row in rows)
+        sizes = [4 * int(numpy.prod(row["shape"])) for row in rows]
+        at = file.stat().st_size - sum(-(-size // 64) * 64 for size in sizes[:-1]) - sum(sizes[-1:])
+        data, found = file.read_bytes(), {}
+        for row, size in zip(rows, sizes):
+            assert at > 0 and at % 64 == 0
+            found[row["name"]] = numpy.frombuffer(data, numpy.float32, size // 4, at).reshape(row["shape"])
+            at += -(-size // 64) * 64
+        return found
 
+
+KSEED = 'use = "fedkseed"\nsteps = 20\nbatch = 2\nseeds = 64\nlearning_rate = 1e-3'
 SFT = 'use = "sft"\nsteps = 2\nbatch = 2\nlearning_rate = 0.01'
 
 
