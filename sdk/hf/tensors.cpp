@@ -36,6 +36,16 @@ at::ScalarType stored_type(const StoredTensor& stored) {
                   stored.name, stored.stored_dtype));
 }
 
+// Whole numbers where weights are asked for are codes of a quantised checkpoint: taken as numbers they would make nonsense.
+at::ScalarType stored_type(const StoredTensor& stored, at::ScalarType wanted) {
+  const auto type = stored_type(stored);
+  if (!c10::isFloatingType(wanted) || c10::isFloatingType(type)) return type;
+  throw Error(
+      fmt::format("the tensor '{}' is stored as {}, whole numbers where weights are wanted; if the checkpoint is "
+                  "quantised, convert it to float32 or bfloat16",
+                  stored.name, stored.stored_dtype));
+}
+
 }  // namespace
 
 at::ScalarType scalar_type_of(DType type) {
@@ -72,7 +82,7 @@ at::Tensor load_tensor(const StoredTensor& stored) {
 
 at::Tensor load_tensor(const StoredTensor& stored, DType wanted) {
   const at::NoGradGuard no_grad;
-  const auto type = stored_type(stored);
+  const auto type = stored_type(stored, scalar_type_of(wanted));
   if (type == scalar_type_of(wanted)) return copy_of(stored, type);
   auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(scalar_type_of(wanted)));
   load_tensor(stored, tensor);
@@ -81,7 +91,7 @@ at::Tensor load_tensor(const StoredTensor& stored, DType wanted) {
 
 void load_tensor(const StoredTensor& stored, const at::Tensor& into) {
   const at::NoGradGuard no_grad;
-  const auto type = stored_type(stored);
+  const auto type = stored_type(stored, into.scalar_type());
   if (stored.bytes.empty()) return;
   // Straight from the file, unless its numbers lie askew.
   if (reinterpret_cast<std::uintptr_t>(stored.bytes.data()) % c10::elementSize(type) != 0) {

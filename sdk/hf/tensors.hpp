@@ -14,7 +14,7 @@ at::ScalarType scalar_type_of(DType type);
 DType dtype_of(at::ScalarType type);  // throws for a type that does not travel
 
 // A copy in memory of its own (64-byte aligned, as LibTorch allocates it), in the wanted dtype. What is stored as F64 or as
-// another type that we do not know is refused by name.
+// another type that we do not know is refused by name, and so are whole numbers where others are wanted.
 at::Tensor load_tensor(const StoredTensor& stored, DType wanted);
 at::Tensor load_tensor(const StoredTensor& stored);  // as stored; BOOL gives a bool tensor
 // Into a tensor of the same shape, of any strides and type: no other copy is made.

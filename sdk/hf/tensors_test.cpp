@@ -30,6 +30,8 @@ TEST_CASE("tensors keep their values through a file and are aligned to 64 bytes 
   }
   CHECK(at::equal(load_tensor(checkpoint.at("t")), values.expand({2, 13})));
   CHECK(load_tensor(checkpoint.at("i")).scalar_type() == at::kLong);
+  for (const char* name : {"i", "u"})
+    CHECK_THROWS_WITH(load_tensor(checkpoint, name, DType::f32), Contains("whole numbers where weights are wanted"));
   CHECK_THROWS_WITH(load_tensor(checkpoint, "nothing", DType::f32), Contains("no tensor 'nothing'"));
 }
 

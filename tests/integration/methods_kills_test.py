@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from federation import children, journal, kill
-from kills_test import wait_for_stage
+from federation import children
+from killing import kill_after_stage
 from study import SFT, state_files
 
 METHODS = {
@@ -28,10 +28,9 @@ def test_kills_of_coordinator_and_nodes_change_no_bit(study, method):
         run = fed.folder / f"killed-{turn}"
         for life in range(6):
             process = dice.choice(["coordinator", "node"])
-            seen = len(journal(run))
             runner = fed.start(run.name, *([] if life else settings), resume=life > 0)
-            if life < 5 and wait_for_stage(runner, run, dice.choice(stages), dice, seen):
-                kill(dice.choice(children(runner.pid).get(process, [0]) or [0]))
+            if life < 5:
+                kill_after_stage(runner, run, dice.choice(stages), lambda: children(runner.pid).get(process, [])[:1], dice)
             output, _ = runner.communicate(timeout=120)
             if runner.returncode == 0:
                 break

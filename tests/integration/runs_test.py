@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from federation import NOISE, events, last_version, tensor_bytes
+from federation import NOISE, events, journal, last_version, tensor_bytes
 
 
 def test_two_runs_over_processes_and_a_simulation_give_the_same_bits(federation, hansa):
@@ -45,6 +45,8 @@ def test_the_run_directory_is_whole(federation):
     assert {row["node"] for row in rows if row["metric"] == "loss"} == {"de", "it", "pl"}
     plugins = json.loads((directory / "run.json").read_text())["plugins"]
     assert all(len(plugin["sha256"]) == 64 for plugin in plugins)
+    assert {plugin["id"].removeprefix("org_hansa_") for plugin in plugins if plugin["used"]} == {
+        "llama", "lora", "sft", "text", "int8", "zstd", "clip", "fedavg", "sgd", "everyone", "sync", "perplexity"}
     assert (directory / "journal").stat().st_mode & 0o077 == 0
 
 
@@ -120,12 +122,19 @@ def test_private_runs_write_nothing_about_single_nodes(federation, mode):
             assert f'"{silo}"' not in text and f",{silo}," not in text, name
 
 
-def test_a_budget_stops_the_run_before_the_release(federation, hansa):
+@pytest.mark.parametrize("mode", ["processes", "simulation"])
+def test_a_budget_stops_the_run_before_the_release_and_a_resumed_one_again(federation, hansa, mode):
     fed = federation(rounds=50, privacy=NOISE + "epsilon_budget = 6.0\n")
-    done = fed.run("run", config=fed.simulation)
+    done = fed.run("run", config=fed.simulation if mode == "simulation" else fed.config)
     assert "beyond the budget of 6" in done.stdout + done.stderr
+    ledger = journal(fed.run_dir("run"), "ledger")
     summary = json.loads((fed.run_dir("run") / "summary.json").read_text())
     assert summary["epsilon"] <= 6.0 and 0 < summary["epochs_released"] < 50
+    done = fed.resume("run")
+    assert "beyond the budget of 6" in done.stdout + done.stderr
+    assert journal(fed.run_dir("run"), "ledger") == ledger  # nothing was charged, nothing released
+    again = json.loads((fed.run_dir("run") / "summary.json").read_text())
+    assert (again["epsilon"], again["epochs_released"]) == (summary["epsilon"], summary["epochs_released"])
     one_more = hansa("privacy", "epsilon", "--noise-multiplier", 2, "--sampling-rate", 1, "--steps", summary["epochs_released"] + 1,
                      "--delta", 1e-5)
     assert float(one_more.stdout) > 6.0
