@@ -1,6 +1,6 @@
 """The whole quickstart, its first run and a later one, and the private run: time, margins, what privacy costs.
 
-The first run begins without data and base model: .hansa/quickstart is removed. About 12 minutes on two cores.
+The first run begins without data and base model: .hansa/quickstart is removed. The targets allow 14 minutes.
 """
 
 import json
