@@ -74,14 +74,15 @@ class Study:
 
     def tensors(self, file):
         """Those of a packet without codecs: raw fp32 in the layout's order, each at a multiple of 64 bytes, up to the end."""
-        rows = list(self.layout(file).values())
+        rows = json.loads(self.hansa("inspect", "layout", file, "--json"))
         assert all(row["dtype"] == "f32" for row in rows)
         sizes = [4 * int(numpy.prod(row["shape"])) for row in rows]
         at = file.stat().st_size - sum(-(-size // 64) * 64 for size in sizes[:-1]) - sum(sizes[-1:])
         data, found = file.read_bytes(), {}
         for row, size in zip(rows, sizes):
             assert at > 0 and at % 64 == 0
-            found[row["name"]] = numpy.frombuffer(data, numpy.float32, size // 4, at).reshape(row["shape"])
+            name = f"{row['channel']}: {row['name']}" if row["name"] in found else row["name"]  # a channel may use the adapter's names
+            found[name] = numpy.frombuffer(data, numpy.float32, size // 4, at).reshape(row["shape"])
             at += -(-size // 64) * 64
         return found
 
