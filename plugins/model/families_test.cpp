@@ -289,20 +289,38 @@ TEST_CASE("gpt2 reads files whose names lack the prefix, with the stored causal 
   CHECK(reopened->logits(batch, nullptr).equal(model->logits(batch, nullptr)));
 }
 
-TEST_CASE("dropout is on in training only, and a function of its seed") {
-  const Opened opened(family("gpt2"));
-  auto model = opened.make();
-  model->initialise(opened.folder(), {}, 1);
-  auto batch = model_checks::one_segment_batch(2, 7, 41, 1);
-  auto loss = [&] { return model->loss(batch).item<double>(); };
-  const double plain = loss();
-  CHECK(loss() == plain);
-  model->enable_dropout(3);
-  const double dropped = loss();
-  CHECK(dropped != plain);
-  CHECK(loss() != dropped);
-  model->enable_dropout(3);
-  CHECK(loss() == dropped);
-  model->disable_dropout();
-  CHECK(loss() == plain);
+TEST_CASE("dropout is on in training only, a function of its seed, and 0.1 where the family's config names none") {
+  const Family bert{"bert",
+                    R"({"model_type": "bert", "hidden_size": 24, "intermediate_size": 28, "num_hidden_layers": 2,
+ "vocab_size": 37, "num_attention_heads": 3, "initializer_range": 0.2, "max_position_embeddings": 64})",
+                    {}};
+  struct Case {
+    const Family& family;
+    const char* none;  // keys that turn all of it off
+  };
+  const Case cases[] = {
+      {family("gpt2"), R"("resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0)"},
+      {family("opt"), R"("dropout": 0)"},
+      {bert, R"("hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "classifier_dropout": 0)"}};
+  for (const auto& one : cases) {
+    INFO(one.family.name);
+    for (const bool honoured : {true, false}) {
+      const Opened opened(one.family, honoured ? "" : one.none);
+      auto model = opened.make();
+      model->initialise(opened.folder(), {}, 1);
+      auto batch = model_checks::one_segment_batch(2, 7, 37, 1);
+      if (&one.family == &bert) batch.labels = at::zeros({2}, at::kLong);
+      auto loss = [&] { return model->loss(batch).item<double>(); };
+      const double plain = loss();
+      CHECK(loss() == plain);
+      model->enable_dropout(3);
+      const double dropped = loss();
+      CHECK((dropped != plain) == honoured);
+      CHECK((loss() != dropped) == honoured);
+      model->enable_dropout(3);
+      CHECK(loss() == dropped);
+      model->disable_dropout();
+      CHECK(loss() == plain);
+    }
+  }
 }

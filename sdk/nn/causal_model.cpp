@@ -28,8 +28,8 @@
 
 namespace hansa::nn {
 
-CausalModel::CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config)
-    : name_(std::move(name)), model_types_(std::move(model_types)), read_config_(std::move(read_config)) {}
+CausalModel::CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config, Host* host)
+    : name_(std::move(name)), model_types_(std::move(model_types)), read_config_(std::move(read_config)), host_(host) {}
 CausalModel::~CausalModel() = default;
 
 bool CausalModel::accepts(const std::filesystem::path& checkpoint) const {
@@ -153,13 +153,18 @@ void CausalModel::check_names(const DecoderPlan& plan) const {
     known.insert(stored_name(module.name + ".weight"));
     if (module.bias) known.insert(stored_name(module.name + ".bias"));
   }
-  std::vector<std::string> strange;
+  std::vector<std::string> strange, skipped;
   for (const auto& name : checkpoint_->names()) {
+    if (known.contains(name)) continue;
     const bool unused =
         std::ranges::any_of(plan.unused, [&](const std::string& end) { return name.ends_with(end); }) ||
         std::ranges::any_of(plan.unused_parts, [&](const std::string& part) { return name.starts_with(part); });
-    if (!unused && !known.contains(name)) strange.push_back(name);
+    (unused ? skipped : strange).push_back(name);
   }
+  if (host_ && !skipped.empty())
+    host_->log(Host::Level::Info,
+               fmt::format("{}: {} tensor(s) skipped that a {} model does not need; the first is '{}'",
+                           checkpoint_->directory().string(), skipped.size(), name_, skipped.front()));
   if (strange.empty()) return;
   throw Error(fmt::format("{}: {} tensor(s) have no place in a {} model as config.json describes it; the first is '{}'",
                           checkpoint_->directory().string(), strange.size(), name_, strange.front()));

@@ -43,7 +43,8 @@ class CausalModel : public Stateless<Model> {
  public:
   using ReadConfig = std::function<std::unique_ptr<Decoder>(const std::filesystem::path& checkpoint)>;
   // `name` is for messages; model_types: those of config.json that read_config understands.
-  CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config);
+  // A host, where there is one, hears how many of a file's tensors were skipped.
+  CausalModel(std::string name, std::vector<std::string> model_types, ReadConfig read_config, Host* host = nullptr);
   ~CausalModel() override;
 
   bool accepts(const std::filesystem::path& checkpoint) const override;
@@ -96,6 +97,7 @@ class CausalModel : public Stateless<Model> {
   std::string name_;
   std::vector<std::string> model_types_;
   ReadConfig read_config_;
+  Host* host_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<hf::Checkpoint> checkpoint_;           // mapped: base() reads full precision from it again
   std::map<std::string, Weights, std::less<>> initial_;  // instead of it, where the weights are random

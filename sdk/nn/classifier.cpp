@@ -50,11 +50,13 @@ at::Tensor losses_of(const at::Tensor& logits, const at::Tensor& labels, std::in
 }  // namespace
 
 Classifier::Classifier(std::string name, std::vector<std::string> model_types, Read from,
-                       const ClassifierParams& params)
-    : CausalModel(name, std::move(model_types),
-                  [from, params](const std::filesystem::path& checkpoint) -> std::unique_ptr<Decoder> {
-                    return std::make_unique<Encoder>(from(checkpoint, params));
-                  }),
+                       const ClassifierParams& params, Host* host)
+    : CausalModel(
+          name, std::move(model_types),
+          [from, params](const std::filesystem::path& checkpoint) -> std::unique_ptr<Decoder> {
+            return std::make_unique<Encoder>(from(checkpoint, params));
+          },
+          host),
       name_(std::move(name)) {}
 
 std::int64_t Classifier::classes() const {

@@ -29,7 +29,8 @@ struct ClassifierParams {
 class Classifier : public CausalModel {
  public:
   using Read = EncoderArchitecture (*)(const std::filesystem::path& checkpoint, const ClassifierParams&);
-  Classifier(std::string name, std::vector<std::string> model_types, Read, const ClassifierParams&);
+  Classifier(std::string name, std::vector<std::string> model_types, Read, const ClassifierParams&,
+             Host* host = nullptr);
 
   at::Tensor loss(const Batch&) override;
   at::Tensor label_losses(const Batch&) override;  // [batch]

@@ -309,10 +309,12 @@ at::Tensor Transformer::forward_with_prompt(const Pass& given) {
 }
 
 TransformerModel::TransformerModel(std::string name, std::vector<std::string> model_types,
-                                   Architecture (*architecture)(const std::filesystem::path& checkpoint))
-    : CausalModel(std::move(name), std::move(model_types),
-                  [architecture](const std::filesystem::path& checkpoint) -> std::unique_ptr<Decoder> {
-                    return std::make_unique<Transformer>(architecture(checkpoint));
-                  }) {}
+                                   Architecture (*architecture)(const std::filesystem::path& checkpoint), Host* host)
+    : CausalModel(
+          std::move(name), std::move(model_types),
+          [architecture](const std::filesystem::path& checkpoint) -> std::unique_ptr<Decoder> {
+            return std::make_unique<Transformer>(architecture(checkpoint));
+          },
+          host) {}
 
 }  // namespace hansa::nn

@@ -61,7 +61,7 @@ class Transformer final : public Decoder {
 class TransformerModel : public CausalModel {
  public:
   TransformerModel(std::string name, std::vector<std::string> model_types,
-                   Architecture (*architecture)(const std::filesystem::path& checkpoint));
+                   Architecture (*architecture)(const std::filesystem::path& checkpoint), Host* host = nullptr);
 };
 
 }  // namespace hansa::nn

@@ -36,6 +36,7 @@ UNSUPPORTED = [  # family, keys of config.json, what the message has to say
     *((family, PROPORTIONAL, "proportional") for family in ("llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gpt_neox")),
     ("llama", {"hidden_act": "relu"}, "hidden_act"),
     ("llama", {"sliding_window": 16}, "sliding_window"),
+    ("llama", {"rope_interleaved": True}, "rope_interleaved"),
     ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 2}}, "low_freq_factor"),
     ("smollm3", {"layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
     ("mistral", {"attention_bias": True}, "attention_bias"),
@@ -44,6 +45,7 @@ UNSUPPORTED = [  # family, keys of config.json, what the message has to say
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("phi3", {"lm_head_bias": True}, "lm_head_bias"),
+    ("phi3", {"attention_bias": True}, "attention_bias"),
     ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention"),
     ("gpt_neox", {"hidden_act": "gelu_new"}, "hidden_act"),
@@ -136,6 +138,45 @@ def test_a_head_that_is_not_tied_must_be_there(with_weights, hansa):
     assert done.returncode == 1 and "lm_head.weight" in done.stderr, done.stderr
 
 
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """A small checkpoint of each family of encoders."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    folders = {}
+    for family in ("bert", "roberta", "distilbert"):
+        folders[family] = tmp_path_factory.mktemp(family)
+        keys = {key: value for key, value in FAMILIES[family].items() if key != "model_type"}
+        AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **keys)).save_pretrained(folders[family])
+    return folders
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_an_encoder_whose_tensors_miss_or_exceed_the_config_is_refused_by_name(encoders, hansa, tmp_path, family):
+    (tmp_path / "ids.json").write_text("[[5, 6, 7]]")
+
+    def said(edit):
+        tensors = load_file(encoders[family] / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        (tmp_path / "config.json").write_text((encoders[family] / "config.json").read_text())
+        return hansa("inspect", "logits", "--model", tmp_path, "--tokens", tmp_path / "ids.json", "--out", tmp_path / "out")
+
+    assert said(lambda tensors: None).returncode == 0
+    missing = next(name for name in load_file(encoders[family] / "model.safetensors") if "layer.1." in name and "weight" in name)
+    done = said(lambda tensors: tensors.pop(missing))
+    assert done.returncode == 1 and missing in done.stderr, done.stderr
+    strange = missing.replace("layer.1.", "layer.2.")
+    done = said(lambda tensors: tensors.update({strange: torch.ones(3)}))
+    assert done.returncode == 1 and strange in done.stderr, done.stderr
+
+
+def test_tensors_that_nobody_needs_are_skipped_and_counted(with_weights, hansa):
+    fed = with_weights(lambda tensors: tensors.update({
+        f"model.layers.{block}.self_attn.rotary_emb.inv_freq": torch.ones(4) for block in range(2)}))
+    done = run(hansa, fed)
+    assert done.returncode == 0 and "2 tensor(s) skipped" in done.stderr and "inv_freq" in done.stderr, done.stderr
+
+
 def test_weights_as_pickles_get_the_command_that_converts_them(with_weights, hansa):
     fed = with_weights(lambda tensors: None)
     (fed.folder / "base" / "model.safetensors").rename(fed.folder / "base" / "pytorch_model.bin")
@@ -226,8 +267,9 @@ def test_targets_that_match_nothing_are_told_what_exists(study, hansa):
     assert "'qkv_proj' matches no module" in done.stdout and "down_proj" in done.stdout, done.stdout
 
 
-def test_a_rank_beyond_a_side_is_refused_with_the_module(study, hansa):
-    done = hansa("check", study(adapter='use = "lora"\nr = 33').config)
+@pytest.mark.parametrize("kind", ["lora", "dora", "ffa_lora"])
+def test_a_rank_beyond_a_side_is_refused_with_the_module(study, hansa, kind):
+    done = hansa("check", study(adapter=f'use = "{kind}"\nr = 33').config)
     assert done.returncode == 1 and "r = 33 is more than" in done.stdout and "_proj" in done.stdout, done.stdout
 
 

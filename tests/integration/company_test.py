@@ -25,7 +25,7 @@ r = 4
 [trainer]
 use = "{trainer}"
 steps = {steps}
-batch = 3
+batch = {batch}
 accumulation = 2
 learning_rate = 0.01
 {more}
@@ -65,12 +65,12 @@ class Silo:
     def __init__(self, folder, operator, trainer="sft", rounds=2, steps=4, more="", extra="", data=TEXTS):
         folder.mkdir()
         make_base(folder / "base")
-        write, end = (pairs_of, "jsonl") if "preferences" in data else (text_of, "txt")
+        write, end, batch = (pairs_of, "jsonl", 6) if "preferences" in data else (text_of, "txt", 3)
         self.own, self.held_out = folder / f"de.{end}", folder / f"held_out.{end}"
         self.own.write_text(write("de", 40))
         self.held_out.write_text(write("de", 3))
         self.config = folder / "pipeline.toml"
-        self.config.write_text(PIPELINE.format(trainer=trainer, rounds=rounds, steps=steps, more=more, data=data,
+        self.config.write_text(PIPELINE.format(trainer=trainer, rounds=rounds, steps=steps, more=more, data=data, batch=batch,
                                                own=self.own.name, held_out=self.held_out.name) + extra)
         self.folder, self.operator = folder, operator
 

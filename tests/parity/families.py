@@ -73,7 +73,9 @@ SHAPES = {
     "smollm3": lambda: smollm3(),
     "smollm3 tied, biases": lambda: smollm3(tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
                                             no_rope_layer_interval=2),
+    "smollm3 default base": lambda: smollm3(rope_parameters={"rope_type": "default", "rope_theta": 2e6}),
     "smollm3 no_rope_layers": lambda: smollm3(no_rope_layers=[0, 1, 1, 0], num_key_value_heads=1),
+    "smollm3 odd sizes": lambda: smollm3(**ODD),
     "mistral window": lambda: mistral(),
     "mistral no window, odd": lambda: mistral(sliding_window=None, **ODD),
     "mistral wide heads, tied": lambda: mistral(head_dim=20, num_key_value_heads=4, tie_word_embeddings=True),
@@ -81,7 +83,9 @@ SHAPES = {
     "qwen2 windows from a layer on, tied": lambda: qwen2(use_sliding_window=True, sliding_window=5, max_window_layers=1,
                                                          tie_word_embeddings=True),
     "qwen2 yarn": lambda: qwen2(num_key_value_heads=1, rope_parameters=YARN),
+    "qwen2 odd sizes": lambda: qwen2(**{**ODD, "num_key_value_heads": 1}),
     "qwen3": lambda: qwen3(),
+    "qwen3 odd sizes": lambda: qwen3(**ODD),
     "qwen3 biases, tied": lambda: qwen3(attention_bias=True, tie_word_embeddings=True, num_key_value_heads=1),
     "qwen3 layer_types": lambda: qwen3(use_sliding_window=True, sliding_window=5, layer_types=[
         "sliding_attention", "full_attention", "sliding_attention"]),
@@ -90,7 +94,9 @@ SHAPES = {
                                              tie_word_embeddings=False, attention_bias=True),
     "gemma2 layer_types": lambda: gemma2(num_key_value_heads=1, layer_types=["full_attention", "full_attention",
                                                                               "sliding_attention"]),
+    "gemma2 odd sizes": lambda: gemma2(**ODD),
     "gemma3": lambda: gemma3(),
+    "gemma3 odd sizes": lambda: gemma3(**ODD),
     "gemma3 scaled global layers": lambda: gemma3(num_hidden_layers=7, rope_parameters={
         "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}),
@@ -102,6 +108,8 @@ SHAPES = {
         sliding_window=9, tie_word_embeddings=True, original_max_position_embeddings=48, rope_parameters=longrope(8)),
     "phi3 longrope, long, part of a head": lambda: phi3(
         original_max_position_embeddings=16, rope_parameters=longrope(6, partial_rotary_factor=0.75)),
+    "phi3 odd sizes": lambda: phi3(vocab_size=101, hidden_size=42, intermediate_size=67, num_attention_heads=3,
+                                   num_key_value_heads=1),
     "gpt2": lambda: gpt2(),
     "gpt2 n_inner, untied": lambda: gpt2(n_inner=50, tie_word_embeddings=False),
     "gpt2 inverse layer": lambda: gpt2(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True),
@@ -115,6 +123,7 @@ SHAPES = {
     "opt norms last, narrow embedding": lambda: opt(do_layer_norm_before=False, word_embed_proj_dim=20),
     "opt bare norms, no biases, untied, gelu": lambda: opt(enable_bias=False, layer_norm_elementwise_affine=False,
                                                            activation_function="gelu", tie_word_embeddings=False),
+    "opt odd sizes": lambda: opt(vocab_size=101, hidden_size=45, ffn_dim=67, num_attention_heads=3, word_embed_proj_dim=45),
     "opt no final norm": lambda: opt(_remove_final_layer_norm=True),
 }
 
@@ -168,6 +177,17 @@ def null(*keys):
     return lambda config: config.update(dict.fromkeys(keys))
 
 
+def beaten(key, value):
+    """Another key says otherwise, and the one that is there counts more."""
+    return lambda config: config.update({key: value})
+
+
+def both_ropes(config):
+    """rope_scaling, as it was written before, beside a newer table that would turn otherwise."""
+    older_rope(config)
+    config["rope_parameters"] = {"rope_type": "linear", "rope_theta": config["rope_theta"], "factor": 17.0}
+
+
 COMMON = ("attention_dropout", "rms_norm_eps", "initializer_range", "use_cache")
 SPELLINGS = [
     *((shape, older_rope) for shape in (
@@ -202,4 +222,18 @@ SPELLINGS = [
     ("opt", without("enable_bias", "layer_norm_elementwise_affine", "do_layer_norm_before", "_remove_final_layer_norm",
                     "word_embed_proj_dim", "tie_word_embeddings", "activation_function", "layerdrop")),
     ("opt", null("word_embed_proj_dim")),
+    # What is null counts as absent.
+    ("qwen3", null("rope_scaling", "layer_types", "sliding_window")),
+    ("mistral no window, odd", null("rope_scaling")),
+    ("gpt_neox", null("rope_scaling")),
+    # Neither rope_parameters nor rope_theta: each family's own base.
+    *((shape, without("rope_parameters", "rope_theta")) for shape in (
+        "mistral window", "qwen2", "qwen3", "gemma2", "phi3", "smollm3 default base")),
+    # An absent window is one of 4096 tokens, not none: these texts are shorter.
+    ("mistral no window, odd", without("sliding_window")),
+    ("llama yarn", both_ropes), ("llama llama3", both_ropes),
+    # layer_types count more than the keys that say a pattern.
+    ("qwen3 layer_types", beaten("max_window_layers", 0)),
+    ("gemma3 cap, untied, biases", beaten("sliding_window_pattern", 2)),
+    ("smollm3 no_rope_layers", beaten("no_rope_layer_interval", 2)),
 ]

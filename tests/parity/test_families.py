@@ -102,7 +102,10 @@ def ask_about_shape(answers, shape):
     plain = logits_of(model, tokens)
     # A cache cannot go on where every further token turns all others anew.
     steps = [] if shape == "llama dynamic, beyond" else [LENGTH - 6, 2] + [1] * 4
-    answers.ask((shape, "plain"), folder, tokens, {"logits": plain, "cached": plain}, **({"steps": steps} if steps else {}))
+    both = KERNELS if shape.startswith(("llama", "mistral")) else KERNELS[:1]
+    for kernels in both:
+        answers.ask((shape, "whole", kernels), folder, tokens, {"logits": plain, "cached": plain}, kernels=kernels,
+                    **({"steps": steps} if steps else {}))
     pairs = pairs_for(model)
     save_file(pairs, folder / "pairs.st")
     taught = with_pairs(make(shape), pairs, tokens)
@@ -112,13 +115,15 @@ def ask_about_shape(answers, shape):
     # Right padding in the second row.
     kept = torch.ones_like(tokens)
     kept[1, -8:] = 0
-    answers.ask((shape, "padded"), folder, tokens, padded_logits(model, shape, tokens, kept),
-                segments=torch.where(kept == 1, 0, -1))
+    padded = padded_logits(model, shape, tokens, kept)
+    for kernels in both:
+        answers.ask((shape, "padded", kernels), folder, tokens, padded, segments=torch.where(kept == 1, 0, -1), kernels=kernels)
     # Two documents in a row, which Transformers sees apart.
     apart = torch.cat([logits_of(make(shape), part) for part in (tokens[:, :FIRST], tokens[:, FIRST:])], dim=1)
     places = torch.cat([torch.arange(FIRST), torch.arange(LENGTH - FIRST)]).expand(2, -1)
-    answers.ask((shape, "packed"), folder, tokens, apart, positions=places,
-                segments=(torch.arange(LENGTH) >= FIRST).long().expand(2, -1))
+    for kernels in both:
+        answers.ask((shape, "packed", kernels), folder, tokens, apart, positions=places, kernels=kernels,
+                    segments=(torch.arange(LENGTH) >= FIRST).long().expand(2, -1))
     # Random weights of ours, with the pairs folded in.
     answers.ask((shape, "merged"), folder, tokens, folder / "merged", pairs=str(folder / "pairs.st"),
                 merged=str(folder / "merged"))
@@ -137,6 +142,41 @@ def ask_about_spelling(answers, number, shape, change):
     answers.ask(("spelling", number), folder, tokens, (logits_of(reread, tokens), logits_of(make(shape), tokens)))
 
 
+INERT = {  # extra tensors that files hold and nobody needs, by family
+    "llama grouped heads": ["model.layers.0.self_attn.rotary_emb.inv_freq"], "smollm3": ["model.rotary_emb.inv_freq"],
+    "mistral window": ["model.layers.1.self_attn.rotary_emb.inv_freq"], "qwen2": ["model.layers.0.self_attn.rotary_emb.inv_freq"],
+    "qwen3": ["model.rotary_emb.inv_freq"], "gemma2": ["model.rotary_emb.inv_freq", "lm_head.weight"],
+    "gemma3": ["model.rotary_emb.inv_freq", "lm_head.weight"], "phi3": ["model.layers.2.self_attn.rotary_emb.inv_freq"],
+    "gpt2": ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias", "lm_head.weight"],
+    "gpt_neox": ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.1.attention.masked_bias",
+                 "gpt_neox.layers.2.attention.rotary_emb.inv_freq"],
+    "opt": ["lm_head.weight"],
+    "llama tied, biases, other theta and eps": ["lm_head.weight"],
+}
+PREFIXES = {"gpt2": "transformer.", "gpt_neox": "gpt_neox.", "opt": "model."}  # others: "model."
+
+
+def ask_about_tensors(answers, shape):
+    """With extra tensors, and with names that lack what the family's begin with, the same is read."""
+    model = make(shape)
+    folder = answers.folder / ("tensors-" + shape.replace(" ", "-").replace(",", ""))
+    model.save_pretrained(folder)
+    tokens = ids(model.config.vocab_size)
+    plain = logits_of(model, tokens)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tied = next((tensors[name] for name in tensors if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
+    extra = {name: tied.clone() if name == "lm_head.weight" else torch.ones(3) for name in INERT[shape]}
+    save_file(tensors | extra, path, metadata={"format": "pt"})
+    answers.ask(("extra", shape), folder, tokens, plain)
+    bare = folder / "bare"
+    model.config.save_pretrained(bare)
+    prefix = PREFIXES.get(shape, "model.")
+    save_file({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, bare / "model.safetensors",
+              metadata={"format": "pt"})
+    answers.ask(("bare", shape), bare, tokens, plain)
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     found = Answers(tmp_path_factory.mktemp("families"))
@@ -145,6 +185,8 @@ def answers(tmp_path_factory):
         ask_about_shape(found, shape)
     for number, (shape, change) in enumerate(SPELLINGS):
         ask_about_spelling(found, number, shape, change)
+    for shape in INERT:
+        ask_about_tensors(found, shape)
     found.run()
     return found
 
@@ -157,21 +199,25 @@ def close(ours, theirs, of=None):
     assert off < 1e-4, f"{off:.1e} of the largest"
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_equal_and_through_the_cache_too(shape, answers):
-    ours, theirs = answers.of((shape, "plain"))
+IN_BOTH_FORMS = [(shape, kernels) for shape in SHAPES for kernels in KERNELS
+                 if kernels == "fast" or shape.startswith(("llama", "mistral"))]
+
+
+@pytest.mark.parametrize("shape,kernels", IN_BOTH_FORMS)
+def test_logits_are_equal_and_through_the_cache_too(shape, kernels, answers):
+    ours, theirs = answers.of((shape, "whole", kernels))
     close(ours["logits"], theirs["logits"])
     if "cached" in ours:
         close(ours["cached"], theirs["logits"])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_padding_and_packing_change_nothing(shape, answers):
-    ours, theirs = answers.of((shape, "padded"))
+@pytest.mark.parametrize("shape,kernels", IN_BOTH_FORMS)
+def test_padding_and_packing_change_nothing(shape, kernels, answers):
+    ours, theirs = answers.of((shape, "padded", kernels))
     kept = torch.ones(2, LENGTH, dtype=torch.bool)
     kept[1, -8:] = False
     close(ours["logits"], theirs, of=kept)
-    ours, theirs = answers.of((shape, "packed"))
+    ours, theirs = answers.of((shape, "packed", kernels))
     close(ours["logits"], theirs)
 
 
@@ -202,3 +248,10 @@ def test_other_spellings_of_the_config_read_the_same(number, answers):
     ours, (reread, original) = answers.of(("spelling", number))
     close(ours["logits"], reread)
     close(ours["logits"], original)
+
+
+@pytest.mark.parametrize("shape", INERT)
+def test_tensors_that_nobody_needs_and_names_without_their_beginning_read_the_same(shape, answers):
+    for key in ("extra", "bare"):
+        ours, theirs = answers.of((key, shape))
+        close(ours["logits"], theirs)

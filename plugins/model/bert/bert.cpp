@@ -19,7 +19,7 @@ nn::EncoderArchitecture architecture(const std::filesystem::path& checkpoint, co
 }
 
 struct Bert final : nn::Classifier {
-  explicit Bert(nn::ClassifierParams params) : Classifier("bert", {"bert"}, architecture, params) {}
+  Bert(nn::ClassifierParams params, Host& host) : Classifier("bert", {"bert"}, architecture, params, &host) {}
 };
 
 }  // namespace hansa::bert

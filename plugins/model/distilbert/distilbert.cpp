@@ -53,7 +53,8 @@ nn::EncoderArchitecture architecture(const std::filesystem::path& checkpoint, co
 }
 
 struct DistilBert final : nn::Classifier {
-  explicit DistilBert(nn::ClassifierParams params) : Classifier("distilbert", {"distilbert"}, architecture, params) {}
+  DistilBert(nn::ClassifierParams params, Host& host)
+      : Classifier("distilbert", {"distilbert"}, architecture, params, &host) {}
 };
 
 }  // namespace hansa::distilbert

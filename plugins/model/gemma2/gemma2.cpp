@@ -44,7 +44,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Gemma2 final : nn::TransformerModel {
-  Gemma2() : TransformerModel("gemma2", {"gemma2"}, architecture) {}
+  explicit Gemma2(Host& host) : TransformerModel("gemma2", {"gemma2"}, architecture, &host) {}
 };
 
 }  // namespace hansa::gemma2

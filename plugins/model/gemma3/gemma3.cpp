@@ -94,7 +94,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Gemma3 final : nn::TransformerModel {
-  Gemma3() : TransformerModel("gemma3", {"gemma3_text", "gemma3"}, architecture) {}
+  explicit Gemma3(Host& host) : TransformerModel("gemma3", {"gemma3_text", "gemma3"}, architecture, &host) {}
 };
 
 }  // namespace hansa::gemma3

@@ -81,7 +81,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Gpt2 final : nn::TransformerModel {
-  Gpt2() : TransformerModel("gpt2", {"gpt2"}, architecture) {}
+  explicit Gpt2(Host& host) : TransformerModel("gpt2", {"gpt2"}, architecture, &host) {}
 };
 
 }  // namespace hansa::gpt2

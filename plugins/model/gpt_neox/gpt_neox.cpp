@@ -73,7 +73,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct GptNeoX final : nn::TransformerModel {
-  GptNeoX() : TransformerModel("gpt_neox", {"gpt_neox"}, architecture) {}
+  explicit GptNeoX(Host& host) : TransformerModel("gpt_neox", {"gpt_neox"}, architecture, &host) {}
 };
 
 }  // namespace hansa::gpt_neox

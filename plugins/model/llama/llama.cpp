@@ -25,7 +25,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Llama final : nn::TransformerModel {
-  Llama() : TransformerModel("llama", {"llama"}, architecture) {}
+  explicit Llama(Host& host) : TransformerModel("llama", {"llama"}, architecture, &host) {}
 };
 
 }  // namespace hansa::llama

@@ -22,7 +22,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Mistral final : nn::TransformerModel {
-  Mistral() : TransformerModel("mistral", {"mistral"}, architecture) {}
+  explicit Mistral(Host& host) : TransformerModel("mistral", {"mistral"}, architecture, &host) {}
 };
 
 }  // namespace hansa::mistral

@@ -79,7 +79,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Opt final : nn::TransformerModel {
-  Opt() : TransformerModel("opt", {"opt"}, architecture) {}
+  explicit Opt(Host& host) : TransformerModel("opt", {"opt"}, architecture, &host) {}
 };
 
 }  // namespace hansa::opt

@@ -40,7 +40,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Phi3 final : nn::TransformerModel {
-  Phi3() : TransformerModel("phi3", {"phi3"}, architecture) {}
+  explicit Phi3(Host& host) : TransformerModel("phi3", {"phi3"}, architecture, &host) {}
 };
 
 }  // namespace hansa::phi3

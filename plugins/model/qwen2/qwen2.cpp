@@ -28,7 +28,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Qwen2 final : nn::TransformerModel {
-  Qwen2() : TransformerModel("qwen2", {"qwen2"}, architecture) {}
+  explicit Qwen2(Host& host) : TransformerModel("qwen2", {"qwen2"}, architecture, &host) {}
 };
 
 }  // namespace hansa::qwen2

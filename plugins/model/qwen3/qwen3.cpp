@@ -29,7 +29,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct Qwen3 final : nn::TransformerModel {
-  Qwen3() : TransformerModel("qwen3", {"qwen3"}, architecture) {}
+  explicit Qwen3(Host& host) : TransformerModel("qwen3", {"qwen3"}, architecture, &host) {}
 };
 
 }  // namespace hansa::qwen3

@@ -23,7 +23,7 @@ nn::EncoderArchitecture architecture(const std::filesystem::path& checkpoint, co
 }
 
 struct Roberta final : nn::Classifier {
-  explicit Roberta(nn::ClassifierParams params) : Classifier("roberta", {"roberta"}, architecture, params) {}
+  Roberta(nn::ClassifierParams params, Host& host) : Classifier("roberta", {"roberta"}, architecture, params, &host) {}
 };
 
 }  // namespace hansa::roberta

@@ -43,7 +43,7 @@ nn::Architecture architecture(const std::filesystem::path& checkpoint) {
 }
 
 struct SmolLm3 final : nn::TransformerModel {
-  SmolLm3() : TransformerModel("smollm3", {"smollm3"}, architecture) {}
+  explicit SmolLm3(Host& host) : TransformerModel("smollm3", {"smollm3"}, architecture, &host) {}
 };
 
 }  // namespace hansa::smollm3
