@@ -36,6 +36,7 @@ CASES = [
     ("distilbert", dict(targets=["q_lin", "lin2"], r=2, modules_to_save=["pre_classifier", "classifier"])),
     ("llama odd sizes", dict(targets=["q_proj", "mlp.down_proj"], r=3, init="pissa")),
     ("gpt2", dict(targets=["all-linear"], r=3, alpha=5.0, init="pissa", rslora=True)),
+    ("llama odd sizes", dict(targets=["q_proj", "mlp.down_proj"], r=4, init="orthogonal")),
     ("gpt2", dict(targets=["all-linear"], r=4, patterns=[{"target": "mlp.c_proj", "r": 2}, {"target": "c_fc", "alpha": 3.0}])),
     ("llama grouped heads", dict(targets=["q_proj"], r=2, modules_to_save=["lm_head", "layers.1.mlp.up_proj"])),
     ("llama grouped heads", dict(kind="dora", targets=["all-linear"], r=2, modules_to_save=["lm_head"])),
@@ -116,6 +117,7 @@ FROM_PEFT = [
     ("distilbert", LoraConfig(task_type="SEQ_CLS", r=3, target_modules=["q_lin", "lin2"], modules_to_save=["pre_classifier"])),
     ("llama grouped heads", LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["q_proj", "down_proj"], use_dora=True,
                                        modules_to_save=["lm_head"])),
+    ("llama odd sizes", LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights="orthogonal")),
     ("gpt2", LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", fan_in_fan_out=True,
                         rank_pattern={"mlp.c_proj": 2, "h.1.attn.c_proj": 3}, alpha_pattern={"c_fc": 5})),
 ]
