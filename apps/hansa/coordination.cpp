@@ -48,6 +48,10 @@ void Coordination::write_first_versions() {
   }
 }
 
+CallWatch::Limits node_limits(const config::RunSpec& spec) {
+  return {spec.run.node_call_limit_seconds, spec.run.node_call_grace_seconds, CallWatch::Limits::Since::Progress};
+}
+
 RoundPlan first_plan() {
   RoundPlan plan;
   plan.round = 1;

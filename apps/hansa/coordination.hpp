@@ -47,6 +47,7 @@ class Coordination {
   std::unique_ptr<coordinator::Engine> engine_;
 };
 
+CallWatch::Limits node_limits(const config::RunSpec&);  // of calls that train and evaluate, wherever they are made
 RoundPlan first_plan();
 // What stands between rounds, for nodes of this rank: whose the channels of a version are.
 std::vector<Channel> down_channels(const OpenedPipeline&, double rank = 0);

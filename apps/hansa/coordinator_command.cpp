@@ -44,12 +44,14 @@ int coordinator_command(const CoordinatorOptions& options) {
   const Log log;
   std::function<Metrics(const fold::Standing&, const std::vector<Channel>&, const config::EvaluationSection::Set&)>
       own_evaluation;
+  CallWatch watch(node_limits(opened->spec));
   std::unique_ptr<node::Worker> worker;  // only where the coordinator has held-out text of its own
   if (!opened->spec.evaluation.sets.empty()) {
     own_evaluation = [&](const fold::Standing& standing, const std::vector<Channel>& down,
                          const config::EvaluationSection::Set& set) {
       if (!worker)
-        worker = std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}});
+        worker =
+            std::make_unique<node::Worker>(opened->spec, *opened->registry, HostServices{&log, &stop, 0, {}, &watch});
       worker->load(standing, down);
       return worker->evaluate(set.data);
     };
@@ -81,8 +83,9 @@ int initial_version_command(PipelineRequest request, const std::filesystem::path
   const auto opened = open_pipeline(request, exit_code, Warnings::Hidden);
   if (!opened) return exit_code;
   const Log log;
+  CallWatch watch(node_limits(opened->spec));
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}},
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}, &watch},
                       {.rank = rank, .device = at::kCPU});  // computes nothing: the same numbers on every machine
   worker.write_initial(out, down_channels(*opened, rank), Durability::Power);
   return 0;

@@ -110,6 +110,14 @@ CLI::App* add_node(CLI::App& program, Commands& all) {
   add_trust_options(*command, node.trust);
   command->add_option("--give-up-after", node.give_up_after,
                       "Seconds without a coordinator before giving up (0: never)");
+  command
+      ->add_option("--call-limit", node.call_limit,
+                   "Seconds that a call into a plugin may go on without a sign of progress; then it is asked to stop")
+      ->check(CLI::Range(0.1, 1e7))
+      ->capture_default_str();
+  command->add_option("--call-grace", node.call_grace, "Seconds after that until the process ends, with exit code 71")
+      ->check(CLI::Range(0.1, 1e7))
+      ->capture_default_str();
   command->add_flag("--insecure-plaintext", node.insecure_plaintext,
                     "Connect beyond loopback although nothing is encrypted");
   command->add_option("--die-with-parent", all.parent)->group("");

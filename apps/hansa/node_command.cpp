@@ -52,14 +52,15 @@ class NodeProcess {
         launch_(launch),
         log_(LogLevel::Info,
              launch.rank == 0 ? options.name + ": " : fmt::format("{}/{}: ", options.name, launch.rank)),
-        device_(require_device(options.device, {launch.local_rank, launch.local_size})) {
+        device_(require_device(options.device, {launch.local_rank, launch.local_size})),
+        watch_({options.call_limit, options.call_grace, CallWatch::Limits::Since::Progress}) {
     registry_.set_trust(policy_of(options.trust));
     registry_.scan(search_paths(options.plugin_path, {}));
     if (options.trust.require_signed)  // else the coordinator only misses them
       for (const auto& file : registry_.files())
         if (file.outcome == Outcome::Refused) log_.warning(fmt::format("{} {}", file.path.string(), file.why));
     if (launch.size > 1) group_ = peers::Group::meet(launch, device_);
-    services_ = {&log_, &cancelled_, 0, {}};
+    services_ = {&log_, &cancelled_, 0, {}, &watch_};
   }
 
   int run() {
@@ -129,6 +130,7 @@ class NodeProcess {
   const Log log_;
   const at::Device device_;
   StrategyRegistry registry_;
+  CallWatch watch_;
   std::atomic<bool> cancelled_{false};
   config::RunSpec spec_;
   HostServices services_;

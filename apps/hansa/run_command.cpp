@@ -78,9 +78,10 @@ class Federation {  // the processes of one run
       if (address_.empty())
         find_address();
       else if (const auto problem = watch_nodes()) {
-        std::cerr << "error: " << *problem << '\n';
+        std::cerr << "error: " << problem->sentence << '\n';
         stop_all();
-        return 1;
+        if (problem->code != 1) say_how_to_go_on();
+        return problem->code;
       }
       watch_disk();
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -123,6 +124,9 @@ class Federation {  // the processes of one run
                                        "--state",
                                        (options_.run_dir / "nodes" / node.name).string()};
     if (node.rank > 0) arguments.insert(arguments.end(), {"--rank", fmt::format("{:g}", node.rank)});
+    const auto& run = opened_.spec.run;
+    arguments.insert(arguments.end(), {"--call-limit", fmt::format("{}", run.node_call_limit_seconds), "--call-grace",
+                                       fmt::format("{}", run.node_call_grace_seconds)});
     const auto& device = node.device.empty() ? opened_.spec.model_host.device : node.device;
     arguments.insert(arguments.end(), {"--device", device});
     if (node.heldout) arguments.insert(arguments.end(), {"--heldout", node.heldout->string()});
@@ -141,7 +145,11 @@ class Federation {  // the processes of one run
 
   std::filesystem::path log_of(const std::string& name) const { return options_.run_dir / "logs" / (name + ".log"); }
 
-  std::optional<std::string> watch_nodes() {
+  struct Problem {
+    int code = 1;  // what the run ends with
+    std::string sentence;
+  };
+  std::optional<Problem> watch_nodes() {
     for (const auto& node : opened_.spec.nodes) {
       const auto found = nodes_.find(node.name);
       const auto code = found == nodes_.end() ? std::nullopt : found->second.poll();
@@ -151,11 +159,15 @@ class Federation {  // the processes of one run
         continue;
       }
       if (*code < 128 && *code != kExitStopped) {  // stopped by a signal of its own: started again, as a killed one is
-        return fmt::format("node '{}' ended with code {}; its log is {}", node.name, *code, log_of(node.name).string());
+        const auto log = log_of(node.name).string();
+        if (*code == kExitCrashed || *code == kExitHung)  // the log's last line names the plugin
+          return Problem{*code, fmt::format("node '{}' ended with code {}, {}; its log is {}", node.name, *code,
+                                            last_error_in(log_of(node.name)), log)};
+        return Problem{1, fmt::format("node '{}' ended with code {}; its log is {}", node.name, *code, log)};
       }
       if (++restarts_[node.name] > kNodeRestarts) {
-        return fmt::format("node '{}' was killed {} times (signal {}); its log is {}", node.name, kNodeRestarts + 1,
-                           *code - 128, log_of(node.name).string());
+        return Problem{1, fmt::format("node '{}' was killed {} times (signal {}); its log is {}", node.name,
+                                      kNodeRestarts + 1, *code - 128, log_of(node.name).string())};
       }
       start_node(node);
     }
@@ -183,11 +195,7 @@ class Federation {  // the processes of one run
     for (int i = 0; i < 300 && code == 0 && watching(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     nodes_.clear();
     if (code == kExitCrashed || code == kExitHung) {
-      std::cerr << fmt::format(
-          "help: go on with another plugin, hansa run --resume {0} --set aggregator.use=…, or without a node, hansa "
-          "run "
-          "--resume {0} --without-node NAME\n",
-          options_.run_dir.string());
+      say_how_to_go_on();
       return code;
     }
     if (code >= 128) {
@@ -197,6 +205,20 @@ class Federation {  // the processes of one run
       return 1;
     }
     return code;
+  }
+  void say_how_to_go_on() const {
+    std::cerr << fmt::format(
+        "help: go on with another plugin, hansa run --resume {0} --set aggregator.use=…, or without a node, hansa run "
+        "--resume {0} --without-node NAME\n",
+        options_.run_dir.string());
+  }
+  // What the node's process said of its end.
+  static std::string last_error_in(const std::filesystem::path& log) {
+    const auto text = read_file(log);
+    constexpr std::string_view kMark = "error: ";
+    const auto at = text.rfind(kMark);
+    if (at == std::string::npos) return "and left no reason";
+    return text.substr(at + kMark.size(), text.find('\n', at) - at - kMark.size());
   }
   bool watching() {  // nodes that are still on their way out
     for (auto it = nodes_.begin(); it != nodes_.end();) it = it->second.poll() ? nodes_.erase(it) : std::next(it);

@@ -94,7 +94,8 @@ class Reporter {
     auto spec = opened_.spec;
     spec.train.threads =
         std::max(1u, std::thread::hardware_concurrency());  // nothing here must be bit-equal to the nodes' work
-    const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(spec.run.seed), {}};
+    CallWatch watch(node_limits(spec));
+    const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(spec.run.seed), {}, &watch};
     node::Worker worker(spec, *opened_.registry, services);
     worker.load(final_, down_);
     worker.export_adapter(directory.adapter());
@@ -392,8 +393,9 @@ int train_alone_command(const PipelineRequest& request, const std::string& name,
   if (!is_private(opened->spec))
     log.info(fmt::format("{} trains alone in the {} of {} rounds that it was part of", name, taken.size(),
                          opened->spec.run.rounds));
+  CallWatch watch(node_limits(opened->spec));
   node::Worker worker(opened->spec, *opened->registry,
-                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}});
+                      {&log, nullptr, static_cast<std::uint64_t>(opened->spec.run.seed), {}, &watch});
   worker.train_alone({found->name, found->data, found->heldout, out.parent_path() / name}, taken);
   worker.save(out, Durability::Process);
   return 0;

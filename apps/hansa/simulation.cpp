@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "coordination.hpp"
 #include "devices/devices.hpp"
 
 namespace hansa {
@@ -45,7 +46,8 @@ std::exception_ptr Simulation::failure() {
 }
 
 void Simulation::loop(std::stop_token token) {
-  const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(opened_.spec.run.seed), {}};
+  CallWatch watch(node_limits(opened_.spec));
+  const HostServices services{&log_, &stop_, static_cast<std::uint64_t>(opened_.spec.run.seed), {}, &watch};
   std::map<Which, std::unique_ptr<node::Worker>> workers;
   for (;;) {
     Job job;
@@ -163,7 +165,7 @@ void Simulation::serve(VirtualNode& node, const wire::WorkOffer& offer, node::Wo
     }
   } else {
     wire::Report report;
-    worker.load(standing, order.exchange.down, &node.silo);
+    worker.load(standing, order.exchange.down, &node.silo, offer.info.round);
     for (const auto& [name, value] : worker.evaluate(*node.silo.heldout)) report.metrics.push_back({name, value});
     offer.upload->commit({}, report, [this, &node](wire::Answer<wire::Receipt>) { ask_later(node); });
   }

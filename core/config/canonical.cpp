@@ -76,8 +76,8 @@ std::string canonical_json(const RunSpec& spec) {
   auto sections = as_sections(spec);
   for (const auto* local : {"plugin_path", "plugins", "evaluation", "network", "simulation", "report", "node"})
     sections.erase(local);
-  for (const auto* local :
-       {"name", "durability", "keep_versions", "compact_log_after", "call_limit_seconds", "call_grace_seconds"})
+  for (const auto* local : {"name", "durability", "keep_versions", "compact_log_after", "call_limit_seconds",
+                            "call_grace_seconds", "node_call_limit_seconds", "node_call_grace_seconds"})
     sections.find("run")->erase(local);
   sections.find("model")->erase("device");
   return to_json(sections.raw())->dump();

@@ -43,6 +43,9 @@ struct RunSection {
   std::int64_t keep_versions = 2;      // released model versions kept on disk
   double call_limit_seconds = 600;     // of one call of the coordinator into a plugin, which then sees host.cancelled()
   double call_grace_seconds = 30;      // beyond the limit and this the process ends
+  double node_call_limit_seconds =
+      3600;  // the same of calls that train and evaluate, since their last sign of progress
+  double node_call_grace_seconds = 60;
   std::int64_t compact_log_after = 16;  // entries of a log channel, before a rule that can compacts them into one
 };
 struct ModelSection {           // beside the model plugin's own parameters in [model]

@@ -22,6 +22,12 @@ Sections make_sections() {
              "A coordinator's call into a plugin that takes longer is asked to stop.", "seconds", range(0.1, 1e6))
       .param(&RunSection::call_grace_seconds, "call_grace_seconds",
              "A call that goes on this long after its limit ends the process.", "seconds", range(0.1, 1e6))
+      .param(&RunSection::node_call_limit_seconds, "node_call_limit_seconds",
+             "A node's call into a plugin that takes longer without a sign of progress is asked to stop.", "seconds",
+             range(0.1, 1e7))
+      .param(&RunSection::node_call_grace_seconds, "node_call_grace_seconds",
+             "A node's call that goes on this long after its limit ends the node's process.", "seconds",
+             range(0.1, 1e7))
       .param(&RunSection::compact_log_after, "compact_log_after",
              "Entries of a log channel before a rule that can compacts them into one.", range(1, 1e6));
   s.error_feedback.param(&FeedbackSection::decay, "decay", "What is kept of the memory from round to round.",

@@ -32,7 +32,8 @@ RoundMachine::Settings machine_settings(const config::RunSpec& spec, const pipel
   RoundMachine::Settings settings;
   settings.rounds = static_cast<Round>(spec.run.rounds);
   settings.lease_seconds = spec.simulation ? std::numeric_limits<double>::infinity() : spec.network.lease_seconds;
-  settings.deadline_seconds = stages.round_policy->deadline_seconds();
+  settings.deadline_seconds = guard(stages.round_policy, {.doing = "name its deadline"},
+                                    [](RoundPolicy& policy) { return policy.deadline_seconds(); });
   settings.evaluation_seconds = 10 * spec.network.lease_seconds + 600;
   settings.token_key = directory.secret("tokens");
   return settings;
@@ -61,11 +62,11 @@ Engine::Engine(EngineSetup setup)
   }
   if (stages_.privacy) ledger_ = std::make_unique<Ledger>(setup_.directory.ledger());
   if (!journal_.note().empty()) setup_.log.warning(journal_.note());
-  machine_ = std::make_unique<RoundMachine>(machine_settings(spec_, stages_, setup_.directory), setup_.clock, journal_,
-                                            [this](const RoundStatus& status) {
-                                              return guard(stages_.round_policy, {.doing = "decide"},
-                                                           [&](RoundPolicy& policy) { return policy.decide(status); });
-                                            });
+  machine_ = std::make_unique<RoundMachine>(
+      machine_settings(spec_, stages_, setup_.directory), setup_.clock, journal_, [this](const RoundStatus& status) {
+        const CallPlace where{.doing = "decide", .round = machine_->next_round()};
+        return guard(stages_.round_policy, where, [&](RoundPolicy& policy) { return policy.decide(status); });
+      });
   started_at_ = setup_.clock.now();
   restore();
   if (!std::filesystem::exists(setup_.directory.components(machine_->epoch()))) save_components(machine_->epoch());
@@ -100,7 +101,7 @@ std::optional<Result> Engine::step(Lock& lock) {
   switch (machine_->phase()) {
     case Phase::Idle: return idle(lock);
     case Phase::Collecting:
-      switch (machine_->tick()) {
+      switch (tick_open_round()) {
         case Next::Wait:
           show();
           wait(lock);
@@ -111,9 +112,7 @@ std::optional<Result> Engine::step(Lock& lock) {
           const auto why = fmt::format("{} of {} nodes delivered, {} lost, {} refused", status.cohort.accepted,
                                        status.cohort.cohort, status.lost, status.cohort.refused);
           setup_.log.warning(fmt::format("round {} is given up: {}", status.round, why));
-          events_.append("round_aborted", {{"round", status.round}, {"attempt", status.attempt}, {"reason", why}});
-          machine_->abort(why);
-          slots_.clear();
+          give_up(why);
         }
       }
       return std::nullopt;
@@ -164,28 +163,68 @@ std::optional<Result> Engine::idle(Lock& lock) {
     machine_->finish();
     return std::nullopt;
   }
-  auto plan = draw_round();
-  if (auto why = budget_problem(plan)) {
-    events_.append("budget_spent", {{"round", plan.round}, {"reason", *why}});
+  auto next = plan_round();
+  if (!next) return std::nullopt;
+  if (const auto& why = next->over_budget) {
+    events_.append("budget_spent", {{"round", next->plan.round}, {"reason", *why}});
     ended_ = wire::Fault{wire::FaultCode::BudgetSpent, *why, false, 0};
     serve_everybody();
     return Result{Ending::BudgetSpent, *why};
   }
-  open_round(std::move(plan));
+  open_round(std::move(next->plan));
   return std::nullopt;
+}
+
+// Everything that plugins have a say in before a round is open. A failure costs the attempt, like one in the fold; the machine
+// ends the run when they are used up.
+std::optional<Engine::Planned> Engine::plan_round() {
+  try {
+    Planned next{draw_round(), {}};
+    next.over_budget = budget_problem(next.plan);
+    if (!next.over_budget) make_orders(next.plan);
+    return next;
+  } catch (const DiskFull&) {
+    throw;
+  } catch (const std::exception& failed) {
+    setup_.log.error(fmt::format("round {} is given up: {}", machine_->next_round(), failed.what()));
+    give_up(failed.what());
+    return std::nullopt;
+  }
+}
+
+// The round policy's verdict; its failure costs the attempt.
+Next Engine::tick_open_round() {
+  try {
+    return machine_->tick();
+  } catch (const PluginFailure& failed) {
+    setup_.log.error(fmt::format("round {} is given up: {}", machine_->next_round(), failed.what()));
+    give_up(failed.what());
+    return Next::Wait;
+  }
+}
+
+void Engine::give_up(std::string_view why) {
+  const bool open = machine_->phase() != Phase::Idle;
+  const auto attempt = open ? machine_->plan().attempt : machine_->next_attempt();
+  events_.append("round_aborted",
+                 {{"round", machine_->next_round()}, {"attempt", attempt}, {"reason", std::string(why)}});
+  machine_->abort(why);
+  slots_.clear();
+  notice();
 }
 
 RoundPlan Engine::draw_round() {
   auto registered = machine_->registered();
   std::erase_if(registered, [&](const NodeFacts& node) { return !names_.contains(node.node); });  // left out since
-  auto& selector = *stages_.selector;
   RoundPlan plan;
   plan.round = machine_->next_round();
   plan.attempt = machine_->next_attempt();
   plan.base = machine_->epoch();
   plan.population = registered.size();
-  plan.expected_cohort = selector.expected_cohort(registered.size());
-  plan.sampling_rate = selector.sampling_rate(registered.size());
+  guard(stages_.selector, {.doing = "name its cohort", .round = plan.round}, [&](Selector& who) {
+    plan.expected_cohort = who.expected_cohort(registered.size());
+    plan.sampling_rate = who.sampling_rate(registered.size());
+  });
   plan.adjacency = pipeline::adjacency_of(spec_);
   std::vector<NodeId> chosen;
   guard(stages_.selector, {.doing = "choose", .round = plan.round}, [&](Selector& who) {
@@ -219,7 +258,6 @@ std::optional<std::string> Engine::budget_problem(const RoundPlan& plan) const {
 }
 
 void Engine::open_round(RoundPlan plan) {
-  make_orders(plan);
   round_opened_at_ = setup_.clock.now();
   slots_.clear();
   spool_.remove_all_but(plan.round, plan.attempt);
@@ -234,7 +272,7 @@ void Engine::open_round(RoundPlan plan) {
 
 // What the cohort is told: a function of the plan, so that a restart tells the same.
 void Engine::make_orders(const RoundPlan& plan) {
-  orders_.clear();
+  std::map<std::string, Order> orders;
   for (const auto& view : views_) {
     Order order;
     order.order.plan = plan;
@@ -243,7 +281,9 @@ void Engine::make_orders(const RoundPlan& plan) {
     NodeFacts node;
     node.rank = view.rank;
     order.order.exchange = pipeline::exchange_for(stages_, view.trainable, order.order.plan, node);
-    if (stages_.privacy) order.order.clip_bound = stages_.privacy->clip_bound(order.order.plan);
+    if (stages_.privacy)
+      order.order.clip_bound = guard(stages_.privacy, {.doing = "name its clip bound", .round = plan.round},
+                                     [&](Privacy& mechanism) { return mechanism.clip_bound(order.order.plan); });
     order.json = to_json(order.order);
     order.max_upload_bytes = pipeline::upload_bytes(order.order.exchange, stages_.codecs, CodecChain::Size::Most);
     if (view.name.empty()) {
@@ -255,8 +295,9 @@ void Engine::make_orders(const RoundPlan& plan) {
                                 stages_.aggregator.get_deleter().label()));
       down_ = order.order.exchange.down;
     }
-    orders_.emplace(view.name, std::move(order));
+    orders.emplace(view.name, std::move(order));
   }
+  orders_ = std::move(orders);
 }
 
 // Of a registered node; its rank is the one that the config gives it.
@@ -281,17 +322,32 @@ void Engine::close_evaluation(Lock& lock) {
   record_evaluation(lock, machine_->epoch(), answers);
 }
 
-void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answers& answers) {
+// A set that cannot be measured is missing from the metrics of this version, and said so: training goes on.
+std::vector<std::pair<std::string, Metrics>> Engine::evaluate_own_sets(Lock& lock, Epoch epoch) {
   std::vector<std::pair<std::string, Metrics>> own;
-  if (setup_.own_evaluation) {
-    show("evaluating");
-    const auto standing = standing_of(setup_.directory, epoch);
-    const auto down = down_;
-    lock.unlock();
-    for (const auto& set : spec_.evaluation.sets)
+  if (!setup_.own_evaluation) return own;
+  show("evaluating");
+  const auto standing = standing_of(setup_.directory, epoch);
+  const auto down = down_;
+  std::vector<std::pair<std::string, std::string>> failed;
+  lock.unlock();
+  for (const auto& set : spec_.evaluation.sets) {
+    try {
       own.emplace_back(set.name, setup_.own_evaluation(standing, down, set));
-    lock.lock();
+    } catch (const std::exception&) {
+      failed.emplace_back(set.name, plain_message());
+    }
   }
+  lock.lock();
+  for (const auto& [set, why] : failed) {
+    setup_.log.error(fmt::format("evaluation set '{}' after round {} is not measured: {}", set, epoch, why));
+    events_.append("evaluation_failed", {{"epoch", epoch}, {"set", set}, {"reason", why}});
+  }
+  return own;
+}
+
+void Engine::record_evaluation(Lock& lock, Epoch epoch, const RoundMachine::Answers& answers) {
+  const auto own = evaluate_own_sets(lock, epoch);
   Sums all;
   if (!is_private()) {
     for (const auto& [node, claims] : answers) {

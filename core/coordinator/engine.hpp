@@ -87,12 +87,20 @@ class Engine final : public wire::Service {
   std::optional<Result> idle(Lock&);
   std::optional<std::string> budget_problem(const RoundPlan&) const;
   RoundPlan draw_round();
+  struct Planned {  // what comes next: a round, or the sentence that says why the budget does not allow it
+    RoundPlan plan;
+    std::optional<std::string> over_budget;
+  };
+  std::optional<Planned> plan_round();  // nothing: a plugin failed, and the attempt was given up
   void open_round(RoundPlan);
   void make_orders(const RoundPlan&);
+  Next tick_open_round();
+  void give_up(std::string_view why);  // the open attempt, or the one that cannot be planned
   const pipeline::View& view_of(NodeId) const;
   bool evaluation_due() const;
   void close_evaluation(Lock&);
   void record_evaluation(Lock&, Epoch, const RoundMachine::Answers&);
+  std::vector<std::pair<std::string, Metrics>> evaluate_own_sets(Lock&, Epoch);
   void wait(Lock&);
   void show(std::string_view detail = {});
 
@@ -105,6 +113,7 @@ class Engine final : public wire::Service {
   struct Folded {
     Metrics metrics;
     FileFacts version, state;
+    bool spends = false;  // the ledger was charged for it
   };
   void fold_and_release(Lock&);
   bool already_folded(const RoundPlan&) const;

@@ -46,6 +46,7 @@ void Engine::fold_and_release(Lock& lock) {
   const double began = setup_.clock.now();
   try {
     folded = already_folded(plan) ? adopt(plan) : fold_now(plan, accepted);
+    folded.spends = spend_of(plan).has_value();
     prepare_downloads(plan.base + 1);
     compact_log(plan.base + 1);
   } catch (const DiskFull&) {
@@ -55,10 +56,8 @@ void Engine::fold_and_release(Lock& lock) {
   } catch (const std::exception& failed) {
     lock.lock();
     setup_.log.error(fmt::format("round {} is given up: {}", plan.round, failed.what()));
-    events_.append("round_aborted", {{"round", plan.round}, {"attempt", plan.attempt}, {"reason", failed.what()}});
     load_components(plan.base);  // plugins may have changed their state half-way
-    machine_->abort(failed.what());
-    slots_.clear();
+    give_up(failed.what());
     return;
   }
   folded.metrics.emplace_back("seconds_fold", setup_.clock.now() - began);
@@ -94,6 +93,7 @@ Engine::Folded Engine::fold_now(const RoundPlan& plan, const std::vector<Accepte
   what.down_seed = pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed));
   what.common_seed = pipeline::common_seed(static_cast<std::uint64_t>(spec_.run.seed), plan.round);
   what.additive = stages_.additive;
+  what.names_nodes = !is_private();
   std::vector<fold::FoldClient> clients;
   double weights = 0;
   for (const auto& one : accepted) {
@@ -143,8 +143,7 @@ void Engine::forget_downloads(Epoch epoch) const {
 
 void Engine::release(const RoundPlan& plan, Folded folded) {
   const auto next = plan.base + 1;
-  if (ledger_ && spend_of(plan) && !ledger_->was_released(plan.round))
-    ledger_->released(plan.round, plan.attempt, next);
+  if (ledger_ && folded.spends && !ledger_->was_released(plan.round)) ledger_->released(plan.round, plan.attempt, next);
   if (manifest_.epoch != next)
     checkpoint_round(plan, std::move(folded));  // else a restart came between checkpoint and journal
   machine_->released({next, folded.version.size, folded.version.checksum});
@@ -307,17 +306,16 @@ void Engine::require_fitting_version() const {
 
 void Engine::save_components(Epoch epoch) const {
   fold::ComponentStates states;
-  for (const auto& [name, component] : stages_.components()) states.save(name, *component);
+  stages_.each_component("save", [&](const std::string& name, Component& component) { states.save(name, component); });
   states.write(setup_.directory.components(epoch), durability_);
 }
 void Engine::load_components(Epoch epoch) {
   const auto path = setup_.directory.components(epoch);
   if (!std::filesystem::exists(path)) return;  // epoch 0: as created
   const auto states = fold::ComponentStates::read(path);
-  for (const auto& [name, component] : stages_.components()) {
-    if (setup_.changed && !states.has(name)) continue;
-    states.load(name, *component);
-  }
+  stages_.each_component("load", [&](const std::string& name, Component& component) {
+    if (!setup_.changed || states.has(name)) states.load(name, component);
+  });
 }
 
 }  // namespace hansa::coordinator

@@ -132,7 +132,8 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
     const double began = engine_.setup_.clock.now();
     if (auto refusal = spool_->seal(blob.size, blob.xxh3)) return done(fault_of(*refusal));
     const auto common = pipeline::common_seed(static_cast<std::uint64_t>(engine_.spec_.run.seed), work_.round);
-    const auto verdict = pipeline::screen_upload(spool_->path(), order, engine_.stages_.codecs, common);
+    const auto named = engine_.is_private() ? std::nullopt : std::optional(work_.node);
+    const auto verdict = pipeline::screen_upload(spool_->path(), order, engine_.stages_.codecs, common, named);
 
     const std::lock_guard lock(engine_.mutex_);
     screen_seconds_ = engine_.setup_.clock.now() - began;
@@ -161,8 +162,11 @@ void UploadSlot::screen(const wire::BlobInfo& blob, const Claims& claims, const 
 void UploadSlot::abandon(std::string reason) {
   const std::lock_guard lock(engine_.mutex_);
   engine_.note_node("work_abandoned", engine_.name_of(work_.node), {{"round", work_.round}, {"reason", reason}});
-  const auto who = engine_.is_private() ? std::string("a node") : engine_.name_of(work_.node);
-  engine_.setup_.log.warning(fmt::format("{} gives up its work in round {}: {}", who, work_.round, reason));
+  if (engine_.is_private())  // what went wrong may say what was in the data, and whose it was
+    engine_.setup_.log.warning(fmt::format("a node gives up its work in round {}; its own log says why", work_.round));
+  else
+    engine_.setup_.log.warning(
+        fmt::format("{} gives up its work in round {}: {}", engine_.name_of(work_.node), work_.round, reason));
   Upload nothing;
   nothing.reason = fmt::format("the node gave it up: {}", reason);
   try {

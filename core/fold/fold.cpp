@@ -43,6 +43,7 @@ class NextVersion {
  public:
   NextVersion(const FoldPlan& plan, const OpenView& view, Durability durability)
       : view_(view),
+        round_(plan.round.round),
         file_(view.plan.next,
               version_contents(view.plan.exchange.down, plan.round.base + 1, made_by(plan.round),
                                moved_in(view.plan.exchange)),
@@ -53,10 +54,12 @@ class NextVersion {
   }
 
   // Block by block, so that the bytes are still in the cache when they are written and hashed.
-  void write(std::string_view channel, const TensorSpec& spec, const at::Tensor& value, std::string_view blame) {
+  void write(std::string_view channel, const TensorSpec& spec, const at::Tensor& value, const std::string& made_it,
+             std::string_view doing) {
+    const CallPlace where{.doing = doing, .round = round_, .tensor = spec.name};
     if (!value.defined() || value.scalar_type() != at::kFloat || !value.is_contiguous() ||
         !value.sizes().equals(spec.shape)) {
-      throw Error(fmt::format("{} put another tensor in the place of {}", blame, spec.name));
+      throw PluginFailure(made_it, where, fmt::format("it put another tensor in the place of {}", spec.name));
     }
     const auto& leaf = leaf_of(channel, spec.name);
     RunningSquaredNorm norm;
@@ -67,7 +70,7 @@ class NextVersion {
       file_.put(leaf, first * sizeof(float), std::as_bytes(block));
     }
     if (!norm.value().all_finite())
-      throw Error(fmt::format("{} made {} not finite; nothing was released", blame, spec.name));
+      throw PluginFailure(made_it, where, fmt::format("it made {} not finite; nothing was released", spec.name));
   }
 
   // Everything that did not move, and what the rule appended to its own Latest channels.
@@ -109,6 +112,7 @@ class NextVersion {
   }
 
   const OpenView& view_;
+  Round round_;
   PacketFileWriter file_;
   std::map<std::pair<std::string_view, std::string_view>, const Code*> leaves_;
   std::set<const Code*> written_;
@@ -120,12 +124,13 @@ class Folder {
       : plan_(plan), stages_(stages), log_(files.next_log, plan.views.front().exchange.down, files.durability) {
     for (const auto& view : plan.views) {
       names_.push_back(view.name);
-      views_.emplace_back(view, stages.downlink, plan.down_seed);
+      views_.emplace_back(view, stages.downlink, plan.down_seed, plan.round.round);
     }
     for (const auto& client : clients) {
       if (!clients_.empty() && clients_.back().client.who.node >= client.who.node)
         throw Error("fold: clients are not in node order");
-      clients_.emplace_back(client, view_of(client.who.view), stages.codecs, plan.common_seed);
+      clients_.emplace_back(client, view_of(client.who.view), stages.codecs, plan.common_seed,
+                            CallPlace{.round = plan.round.round, .node = named(client.who.node)});
     }
     for (const auto& view : views_) next_.emplace_back(plan, view, files.durability);
     const auto* standing = find_channel(plan.views.front().exchange.down, kAdapterChannel);
@@ -145,8 +150,10 @@ class Folder {
         if (channel.carry != Carry::Collect) continue;
         std::vector<at::Tensor> tensors;
         for (Index i = 0; i < channel.layout.tensors.size(); ++i) tensors.push_back(client.tensor(channel, i));
-        const CallPlace where{
-            .doing = "collect", .round = plan_.round.round, .node = client.client.who.node, .tensor = channel.name};
+        const CallPlace where{.doing = "collect",
+                              .round = plan_.round.round,
+                              .node = named(client.client.who.node),
+                              .tensor = channel.name};
         guard(stages_.aggregator, where,
               [&](Aggregator& rule) { rule.collect(client.client.who, channel.name, tensors); });
       }
@@ -164,10 +171,12 @@ class Folder {
     guard(stages_.aggregator, place(group, "reduce"), [&](Aggregator& rule) { rule.reduce(updates, results); });
     for (std::size_t member = 0; member < group.members.size(); ++member) {
       const auto index = group.members[member];
-      auto change = results.take(member);
+      const auto& spec = views_.front().shared->layout.tensors[index];
+      auto change = taken(spec, [&] { return results.take(member); });
       const std::size_t first_value = change.defined() ? 1 : 0;
       if (change.defined()) apply(index, std::move(change));
-      for (auto v = first_value; v < views_.size(); ++v) put_value(v, index, results.take_for(views_[v], member));
+      for (auto v = first_value; v < views_.size(); ++v)
+        put_value(v, index, taken(spec, [&] { return results.take_for(views_[v], member); }));
     }
   }
 
@@ -204,6 +213,14 @@ class Folder {
   }
 
  private:
+  std::optional<NodeId> named(NodeId node) const { return plan_.names_nodes ? std::optional(node) : std::nullopt; }
+  // What the rule put, or its failure to put it.
+  template <class Take>
+  at::Tensor taken(const TensorSpec& spec, const Take& take) const {
+    const CallPlace where{.doing = "reduce", .round = plan_.round.round, .tensor = spec.name};
+    return guard(stages_.aggregator, where, [&](Aggregator&) { return take(); });
+  }
+  const std::string& rule() const { return stages_.aggregator.get_deleter().label(); }
   const OpenView& view_of(const std::string& name) const {
     for (const auto& view : views_) {
       if (view.plan.name == name) return view;
@@ -217,45 +234,51 @@ class Folder {
   }
 
   // Noise on a sum, then the division. Returns the norm of what is left.
-  SquaredNorm protect(std::string_view channel, Index index, const TensorSpec& spec, at::Tensor& sum,
-                      float denominator) {
+  SquaredNorm protect(std::string_view channel, Index index, const TensorSpec& spec, at::Tensor& sum, float denominator,
+                      const std::string& made_it) {
     if ((stages_.privacy || denominator != 1) && !is_ours(sum)) sum = sum.clone();
     if (stages_.privacy) {
       const CallPlace where{.doing = "add noise", .round = plan_.round.round, .tensor = spec.name};
       guard(stages_.privacy, where, [&](Privacy& mechanism) { mechanism.central(channel, index, sum, stages_.noise); });
     }
     const auto norm = denominator != 1 ? divide(sum, denominator) : squared_norm(sum);
-    if (!norm.all_finite())
-      throw Error(fmt::format("the aggregate of {} is not finite; nothing was released", spec.name));
+    if (!norm.all_finite()) {
+      const auto who =
+          stages_.privacy ? fmt::format("{} with {}", made_it, stages_.privacy.get_deleter().label()) : made_it;
+      throw PluginFailure(who, {.doing = "reduce", .round = plan_.round.round, .tensor = spec.name},
+                          fmt::format("the aggregate of {} is not finite; nothing was released", spec.name));
+    }
     return norm;
   }
 
   // One reduced tensor of the view "": noise on the sum, divide, step, write.
   void apply(Index index, at::Tensor change) {
     const auto& spec = views_.front().shared->layout.tensors[index];
-    update_norm_ +=
-        protect(kAdapterChannel, index, spec, change, plan_.additive ? static_cast<float>(plan_.denominator) : 1.0f);
+    update_norm_ += protect(kAdapterChannel, index, spec, change,
+                            plan_.additive ? static_cast<float>(plan_.denominator) : 1.0f, rule());
     auto parameter = views_.front().base.tensor(kAdapterChannel, spec.name).clone();
     auto state = state_->load(spec.name);
     const CallPlace where{.doing = "step", .round = plan_.round.round, .tensor = spec.name};
     guard(stages_.optimizer, where, [&](ServerOptimizer& optimizer) {
       optimizer.step(kAdapterChannel, trainable_index_.at(spec.name), parameter, change, state);
     });
-    next_.front().write(kAdapterChannel, spec, parameter, "the server optimiser");
+    next_.front().write(kAdapterChannel, spec, parameter, stages_.optimizer.get_deleter().label(), "step");
     state_->store(spec.name, state);
   }
 
   void put_value(std::size_t view, Index index, const at::Tensor& value) {
-    next_[view].write(kAdapterChannel, views_[view].shared->layout.tensors[index], value, "the aggregator");
+    next_[view].write(kAdapterChannel, views_[view].shared->layout.tensors[index], value, rule(), "reduce");
   }
 
   void add_mean(const Channel& channel, Index index) {
     const auto& spec = channel.layout.tensors[index];
     auto sum = at::zeros(spec.shape, at::kFloat);
     for (const auto& client : clients_) sum.add_(client.tensor(channel, index));
-    protect(channel.name, index, spec, sum, static_cast<float>(plan_.round.population));
+    protect(channel.name, index, spec, sum, static_cast<float>(plan_.round.population),
+            fmt::format("the mean of channel '{}'", channel.name));
     const auto value = views_.front().base.tensor(channel.name, spec.name).add(sum);
-    for (auto& version : next_) version.write(channel.name, spec, value, "the mean");
+    for (auto& version : next_)
+      version.write(channel.name, spec, value, fmt::format("the mean of channel '{}'", channel.name), "add");
   }
 
   const FoldPlan& plan_;

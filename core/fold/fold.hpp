@@ -1,7 +1,8 @@
 // The fold: accepted uploads and version e become version e+1, group by group, clients in ascending node order, straight
 // from the spool files. Memory is one group times what the aggregator's workspace states, whatever the model's size and the
 // number of clients. Called by the coordinator on its round thread; plugin calls go through the guard. Nothing but its
-// output files changes: a fold that fails or is killed is simply repeated.
+// output files changes: a fold that fails or is killed is simply repeated. What a plugin made that cannot be released is its
+// PluginFailure, whether it threw or not.
 //
 // What becomes of a channel: "adapter" goes through the rule, noise, weights and the server optimiser; a Mean channel's sum
 // is noised, divided by the population and added; a Collect channel goes to the rule as it is. What stands without moving is
@@ -65,6 +66,7 @@ struct FoldPlan {
   double denominator =
       1;  // an Additive sum is divided by it: the sum of weights, or the planned cohort under central DP
   Sensitivity sensitivity;
+  bool names_nodes = true;  // in messages; not under central DP, where who took part is private
 };
 
 struct FoldOutcome {

@@ -259,14 +259,16 @@ TEST_CASE("a client's value is what it was sent plus its change") {
 TEST_CASE("an aggregate that is not finite is refused by name, and nothing is left behind") {
   Federation federation;
   federation.clients[2].values[1][4] = std::numeric_limits<float>::quiet_NaN();
-  CHECK(contains(message_of(federation), "the aggregate of b is not finite"));
+  CHECK(contains(message_of(federation),
+                 "aggregator sum failed in reduce, round 1, tensor b: the aggregate of b is not finite"));
   CHECK(names_in(federation.folder.path()) == std::set<std::string>{"version-0", "spool-0", "spool-1", "spool-2"});
 }
 
 TEST_CASE("a step that is not finite is refused by name") {
   Federation federation;
   federation.optimizer = owned<ServerOptimizer>(std::make_unique<NotFinite>(), "server_optimizer wild");
-  CHECK(contains(message_of(federation), "the server optimiser made b not finite"));
+  CHECK(contains(message_of(federation),
+                 "server_optimizer wild failed in step, round 1, tensor b: it made b not finite"));
   CHECK_FALSE(std::filesystem::exists(federation.version(1)));
 }
 
@@ -281,9 +283,9 @@ TEST_CASE("a rule that leaves a member out, or puts what does not fit, is refuse
   federation.aggregator = owned<Aggregator>(std::make_unique<Forgets>(), "aggregator forgets");
   CHECK(contains(message_of(federation), "put nothing for b"));
   federation.aggregator = acts([](const Updates&, Results& results) { results.put(0, at::zeros({2, 9})); });
-  CHECK(contains(message_of(federation), "put a tensor for e that is not fp32 of its shape"));
+  CHECK(contains(message_of(federation), "what it put for e is not fp32 of its shape"));
   federation.aggregator = acts([](const Updates&, Results& results) { results.put(0, at::Tensor()); });
-  CHECK(contains(message_of(federation), "put a tensor for e that is not fp32 of its shape"));
+  CHECK(contains(message_of(federation), "what it put for e is not fp32 of its shape"));
   federation.aggregator =
       acts([](const Updates& u, Results& results) { results.put_slice(0, u.tensor(0).elements(), at::zeros({1})); });
   CHECK(contains(message_of(federation), "put 1 elements at 201703 into e"));

@@ -19,7 +19,7 @@ const OpenView& find_view(const std::deque<OpenView>& views, std::string_view na
 
 void require(const at::Tensor& tensor, const TensorSpec& spec) {
   if (!tensor.defined() || tensor.scalar_type() != at::kFloat || !tensor.sizes().equals(spec.shape))
-    throw Error(fmt::format("the aggregator put a tensor for {} that is not fp32 of its shape", spec.name));
+    throw Error(fmt::format("what it put for {} is not fp32 of its shape", spec.name));
 }
 
 }  // namespace
@@ -57,7 +57,7 @@ GroupResults::GroupResults(const Group* group, const std::deque<OpenView>& views
     : group_(group), views_(views), log_(log), changes_(group ? group->members.size() : 0) {}
 
 const TensorSpec& GroupResults::spec(std::size_t member, const OpenView& view) const {
-  if (!group_) throw Error("the aggregator put a tensor after the last group; only append is left then");
+  if (!group_) throw Error("it put a tensor after the last group; only append is left then");
   return view.shared->layout.tensors[group_->members.at(member)];
 }
 
@@ -69,8 +69,8 @@ void GroupResults::put(std::size_t member, const at::Tensor& delta) {
 void GroupResults::put_slice(std::size_t member, std::int64_t first, const at::Tensor& part) {
   const auto& whole_spec = spec(member, views_.front());
   if (first < 0 || first + part.numel() > whole_spec.elements() || part.scalar_type() != at::kFloat) {
-    throw Error(fmt::format("the aggregator put {} elements at {} into {}, which has {}", part.numel(), first,
-                            whole_spec.name, whole_spec.elements()));
+    throw Error(fmt::format("it put {} elements at {} into {}, which has {}", part.numel(), first, whole_spec.name,
+                            whole_spec.elements()));
   }
   auto& whole = changes_.at(member);
   if (!whole.defined()) whole = at::zeros(whole_spec.shape, at::kFloat);
@@ -83,7 +83,7 @@ void GroupResults::put_for(std::string_view view, std::size_t member, const at::
   require(value, its_spec);
   auto kept = value.contiguous();
   if (!squared_norm(kept).all_finite())
-    throw Error(fmt::format("the aggregate of {} is not finite; nothing was released", its_spec.name));
+    throw Error(fmt::format("what it put for {} is not finite; nothing was released", its_spec.name));
   values_[{&where, member}] = std::move(kept);
 }
 
@@ -94,13 +94,13 @@ void GroupResults::append(std::string_view channel, std::string_view tensor, con
 at::Tensor GroupResults::take(std::size_t member) {
   if (changes_.at(member).defined()) return std::move(changes_[member]);
   if (values_.contains({&views_.front(), member})) return {};
-  throw Error(fmt::format("the aggregator put nothing for {}", spec(member, views_.front()).name));
+  throw Error(fmt::format("it put nothing for {}", spec(member, views_.front()).name));
 }
 
 at::Tensor GroupResults::take_for(const OpenView& view, std::size_t member) {
   const auto found = values_.find({&view, member});
   if (found == values_.end())
-    throw Error(fmt::format("the aggregator put nothing for {} of view '{}'", spec(member, view).name, view.plan.name));
+    throw Error(fmt::format("it put nothing for {} of view '{}'", spec(member, view).name, view.plan.name));
   return std::move(found->second);
 }
 

@@ -1,5 +1,6 @@
 // What a rule sees of one group of the "adapter" channel, and where its results go until they are applied. Private to fold/;
-// each object lives for one call of the rule. Misuse by the rule throws Error naming the tensor.
+// each object lives for one call of the rule. Misuse by the rule throws Error naming the tensor, which the
+// guard of the rule's call turns into a PluginFailure; so take() is called under that guard too.
 #pragma once
 #include <deque>
 #include <functional>

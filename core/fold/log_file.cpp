@@ -26,18 +26,18 @@ LogFile::~LogFile() {
 void LogFile::append(std::string_view channel, std::string_view tensor, const at::Tensor& value) {
   const auto* to = find_channel(down_, channel);
   if (!to || channel == kAdapterChannel)
-    throw Error(fmt::format("the aggregator appended to '{}', which is no down channel of its exchange", channel));
+    throw Error(fmt::format("it appended to '{}', which is no down channel of its exchange", channel));
   const auto spec = std::find_if(to->layout.tensors.begin(), to->layout.tensors.end(),
                                  [&](const auto& one) { return one.name == tensor; });
   if (spec == to->layout.tensors.end())
-    throw Error(fmt::format("the aggregator appended '{}', which channel '{}' does not have", tensor, channel));
+    throw Error(fmt::format("it appended '{}', which channel '{}' does not have", tensor, channel));
   const auto plain = value.contiguous();
   const auto code = raw_code(dtype_of(plain.scalar_type()), plain.sizes().vec());
   if (auto why = difference({to->name, {{spec->name, code}}}, {{*spec}, {}}))
-    throw Error(fmt::format("the aggregator appended to channel '{}' what does not fit: {}", channel, *why));
+    throw Error(fmt::format("it appended to channel '{}' what does not fit: {}", channel, *why));
   if (plain.is_floating_point() && !at::isfinite(plain).all().item<bool>())
-    throw Error(fmt::format("what the aggregator appended as {} is not finite; nothing was released", tensor));
-  if (moved(channel, tensor)) throw Error(fmt::format("the aggregator appended '{}' twice in one round", tensor));
+    throw Error(fmt::format("what it appended as {} is not finite; nothing was released", tensor));
+  if (moved(channel, tensor)) throw Error(fmt::format("it appended '{}' twice in one round", tensor));
   if (waiting_.get() < 0) waiting_ = open_file(waiting_name_, O_RDWR | O_CREAT | O_TRUNC);
   const auto bytes = bytes_of(plain);
   write_all_at(waiting_.get(), size_, bytes, waiting_name_);

@@ -75,7 +75,8 @@ void write_served(const std::filesystem::path& version, const std::filesystem::p
   const auto encode = [&](const std::string& channel, const std::string& name) {
     const Seeds seeds{down_tensor_seed(down_seed, channel, name),
                       derive_seed(down_tensor_seed(down_seed, channel, name), "own", {epoch})};
-    return downlink.encode(whole.tensor(channel, name), seeds);
+    // A round makes one version, so the number of the version is that of the round.
+    return downlink.encode(whole.tensor(channel, name), seeds, {.round = epoch, .tensor = name});
   };
   // Sizes first, bytes second: encoding is a function of its seeds, and a whole encoded model need not stand in memory.
   PacketContents contents;
@@ -134,8 +135,9 @@ struct Held::Open {
   MappedPacket packet;
 };
 
-Held::Held(const std::vector<std::filesystem::path>& packets, const CodecChain& downlink, std::uint64_t down_seed)
-    : downlink_(&downlink), down_seed_(down_seed) {
+Held::Held(const std::vector<std::filesystem::path>& packets, const CodecChain& downlink, std::uint64_t down_seed,
+           CallPlace where)
+    : downlink_(&downlink), down_seed_(down_seed), where_(where) {
   for (const auto& path : packets) packets_.push_back(std::make_unique<Open>(path));
 }
 Held::~Held() = default;
@@ -146,7 +148,7 @@ at::Tensor Held::tensor(std::string_view channel, const TensorSpec& spec) const 
     const auto& packet = (*at)->packet;
     const auto* code = packet.find(channel, spec.name);
     if (!code) continue;
-    return downlink_->decode(packet.view(), *code, spec, down_tensor_seed(down_seed_, channel, spec.name));
+    return downlink_->decode(packet.view(), *code, spec, down_tensor_seed(down_seed_, channel, spec.name), where_);
   }
   return {};
 }

@@ -25,8 +25,9 @@ bool write_part(const std::filesystem::path& whole, const std::filesystem::path&
 // A version as it stands on a node or in a run directory: the newest packet that holds a tensor has it. Maps the files.
 class Held {
  public:
-  // `packets` oldest first. `downlink` outlives this object.
-  Held(const std::vector<std::filesystem::path>& packets, const CodecChain& downlink, std::uint64_t down_seed);
+  // `packets` oldest first. `downlink` outlives this object. `where`: the round and the node that read it, for messages.
+  Held(const std::vector<std::filesystem::path>& packets, const CodecChain& downlink, std::uint64_t down_seed,
+       CallPlace where = {});
   ~Held();
   Held(Held&&) noexcept;
   // Undefined when no packet holds it. Raw tensors are views of the mapped file.
@@ -39,6 +40,7 @@ class Held {
   std::vector<std::unique_ptr<Open>> packets_;
   const CodecChain* downlink_;
   std::uint64_t down_seed_;
+  CallPlace where_;
 };
 
 // The entries of a log file, channel by channel; tensors are views of `view`'s bytes.

@@ -33,28 +33,30 @@ at::Tensor MappedPacket::tensor(std::string_view channel, std::string_view name)
   return view_as_tensor(view_, code(channel, name));
 }
 
-OpenView::OpenView(const FoldView& view, const CodecChain& downlink, std::uint64_t down_seed)
+OpenView::OpenView(const FoldView& view, const CodecChain& downlink, std::uint64_t down_seed, Round round)
     : plan(view),
       shared(find_channel(view.exchange.up, kAdapterChannel)),
       base(view.base),
       sent_(view.sent.empty() ? nullptr : std::make_unique<MappedPacket>(view.sent)),
       downlink_(downlink),
-      down_seed_(down_seed) {}
+      down_seed_(down_seed),
+      round_(round) {}
 
 at::Tensor OpenView::sent(std::string_view channel, const TensorSpec& spec) const {
   if (!sent_) return base.tensor(channel, spec.name);
   return downlink_.decode(sent_->view(), sent_->code(channel, spec.name), spec,
-                          down_tensor_seed(down_seed_, channel, spec.name));
+                          down_tensor_seed(down_seed_, channel, spec.name), {.round = round_});
 }
 
 OpenClient::OpenClient(const FoldClient& one, const OpenView& its_view, const CodecChain& codecs,
-                       std::uint64_t common_seed)
+                       std::uint64_t common_seed, CallPlace where)
     : client(one),
       view(its_view),
       file_(one.spool),
       packet_(file_.bytes()),
       codecs_(codecs),
-      common_seed_(common_seed) {
+      common_seed_(common_seed),
+      where_(where) {
   for (const auto& channel : view.plan.exchange.up) {
     const auto* held = packet_.find(channel.name);
     if (!held) throw Error(fmt::format("{} holds no channel '{}'", one.spool.string(), channel.name));
@@ -69,8 +71,8 @@ const Code& OpenClient::code(const Channel& channel, Index index) const {
 at::Tensor OpenClient::tensor(const Channel& channel, Index index) const {
   const auto& held = code(channel, index);
   if (channel.carry == Carry::Collect) return view_as_tensor(packet_, held);
-  auto decoded =
-      codecs_.decode(packet_, held, channel.layout.tensors[index], tensor_seed(common_seed_, channel.name, index));
+  auto decoded = codecs_.decode(packet_, held, channel.layout.tensors[index],
+                                tensor_seed(common_seed_, channel.name, index), where_);
   return client.factor == 1 ? decoded : decoded.mul(client.factor);
 }
 

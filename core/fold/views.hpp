@@ -34,7 +34,7 @@ class MappedPacket {
 
 class OpenView {
  public:
-  OpenView(const FoldView& plan, const CodecChain& downlink, std::uint64_t down_seed);
+  OpenView(const FoldView& plan, const CodecChain& downlink, std::uint64_t down_seed, Round);
   const FoldView& plan;
   const Channel* shared;  // the "adapter" channel upwards; null when no trained tensor travels
   MappedPacket base;
@@ -45,11 +45,12 @@ class OpenView {
   std::unique_ptr<MappedPacket> sent_;  // null: versions are sent as they are
   const CodecChain& downlink_;
   std::uint64_t down_seed_;
+  Round round_;
 };
 
 class OpenClient {
  public:
-  OpenClient(const FoldClient&, const OpenView&, const CodecChain& codecs, std::uint64_t common_seed);
+  OpenClient(const FoldClient&, const OpenView&, const CodecChain& codecs, std::uint64_t common_seed, CallPlace);
   const FoldClient& client;
   const OpenView& view;
   // One tensor of an up channel: a change, decoded and re-clipped; of a Collect channel as it came.
@@ -62,6 +63,7 @@ class OpenClient {
   PacketView packet_;
   const CodecChain& codecs_;
   std::uint64_t common_seed_;
+  CallPlace where_;  // round and node
 };
 
 // Seed of one tensor of a version on its way down: never the epoch's, because a tensor at rest is not sent again.

@@ -166,7 +166,7 @@ void Loop::evaluate(wire::Offer offer) {
   wire::Report report;
   if (setup_.silo.heldout) {
     const auto order = pipeline::work_order_from_json(offer.info.exchange);
-    worker_->load(holdings_.standing(), order.exchange.down, &setup_.silo);
+    worker_->load(holdings_.standing(), order.exchange.down, &setup_.silo, offer.info.round);
     for (const auto& [name, value] : worker_->evaluate(*setup_.silo.heldout)) report.metrics.push_back({name, value});
   }
   report.seconds = seconds_since(start);

@@ -83,7 +83,7 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
     adapter.create(*model_, modules_, options.rank, derive_seed(seed, "adapter"));
   });
   created_.resize(layout_.tensors.size());
-  fresh_.save(std::string(kTrainer), *trainer_);
+  guard(trainer_, {.doing = "save"}, [&](Trainer& trainer) { fresh_.save(std::string(kTrainer), trainer); });
   if (hf::has_tokenizer(path)) {
     auto tokenizer = std::make_unique<hf::HfTokenizer>(path);
     hf::require_ids_within(model_->vocabulary(), *tokenizer, path);
@@ -95,30 +95,38 @@ Worker::Worker(const config::RunSpec& spec, const StrategyRegistry& registry, co
 Worker::~Worker() = default;
 
 void Worker::enable_adapter(bool enabled) {
-  const auto injections = enabled ? adapter_->injections() : std::vector<Injection>{};
-  guard(model_, {.doing = "inject"}, [&](Model& model) { model.inject(injections); });
+  const auto injections = enabled ? this->injections() : std::vector<Injection>{};
+  guard(model_, place("inject"), [&](Model& model) { model.inject(injections); });
 }
 
 // ---- versions
 
-void Worker::load(const fold::Standing& standing, const std::vector<Channel>& down, const Silo* silo) {
+at::Tensor Worker::parameter(Index index) const {
+  return guard(adapter_, place("parameter", layout_.tensors[index].name),
+               [&](Adapter& adapter) { return adapter.parameter(index); });
+}
+
+void Worker::load(const fold::Standing& standing, const std::vector<Channel>& down, const Silo* silo,
+                  std::optional<Round> round) {
   const at::NoGradGuard no_grad;
+  round_ = round;
+  node_ = silo ? std::optional(node_id(silo->name)) : std::nullopt;
   if (silo) begin_state(*silo);
   const fold::Held held(standing.packets, downlink_.chain,
-                        pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed)));
+                        pipeline::down_seed(static_cast<std::uint64_t>(spec_.run.seed)), place("decode"));
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
     const auto& spec = layout_.tensors[i];
-    auto parameter = adapter_->parameter(i);
+    auto own = parameter(i);
     if (const auto value = held.tensor(kAdapterChannel, spec); value.defined()) {
-      parameter.copy_(value);
+      own.copy_(value);
       continue;
     }
-    if (!created_[i].defined()) created_[i] = parameter.detach().clone();
-    const auto own = silo ? personal_.find(spec.name, spec.shape) : at::Tensor();
-    parameter.copy_(own.defined() ? own : created_[i]);
+    if (!created_[i].defined()) created_[i] = own.detach().clone();
+    const auto kept = silo ? personal_.find(spec.name, spec.shape) : at::Tensor();
+    own.copy_(kept.defined() ? kept : created_[i]);
   }
   receive(held, standing, down);
-  guard(trainer_, {.doing = "derive"}, [&](Trainer& trainer) { trainer.derive(*model_, *adapter_); });
+  guard(trainer_, place("derive"), [&](Trainer& trainer) { trainer.derive(*model_, *adapter_); });
 }
 
 // What stands beside the adapter's own channel, and of the logs what is new.
@@ -153,11 +161,11 @@ void Worker::receive(const fold::Held& held, const fold::Standing& standing, con
 }
 
 void Worker::hand_over(const Download& download, Receiver receiver) {
-  const CallPlace place{.doing = "receive", .tensor = download.channel};
+  const auto where = place("receive", download.channel);
   if (receiver == Receiver::Trainer)
-    guard(trainer_, place, [&](Trainer& trainer) { trainer.receive(*model_, *adapter_, download); });
+    guard(trainer_, where, [&](Trainer& trainer) { trainer.receive(*model_, *adapter_, download); });
   else
-    guard(adapter_, place, [&](Adapter& adapter) { adapter.receive(*model_, download); });
+    guard(adapter_, where, [&](Adapter& adapter) { adapter.receive(*model_, download); });
 }
 
 void Worker::forget_log() {
@@ -174,7 +182,7 @@ void Worker::write_initial(const std::filesystem::path& version, const std::vect
   for (const auto& channel : file.plan().contents().channels) {
     for (const auto& entry : channel.entries) {
       auto value = at::zeros(entry.code.shape, at::TensorOptions().dtype(scalar_type_of(entry.code.dtype)));
-      if (channel.name == kAdapterChannel) value = on_cpu(adapter_->parameter(index_of(layout_, entry.name)));
+      if (channel.name == kAdapterChannel) value = on_cpu(parameter(index_of(layout_, entry.name)));
       file.put(entry.code, 0, bytes_of(value));
     }
   }
@@ -186,7 +194,7 @@ void Worker::save(const std::filesystem::path& to, Durability durability) const 
   const std::vector<Channel> all{{std::string(kAdapterChannel), layout_}};
   fold::PacketFileWriter file(to, fold::version_contents(all, 0, "a node"), durability);
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
-    const auto tensor = on_cpu(adapter_->parameter(i));
+    const auto tensor = on_cpu(parameter(i));
     file.put(file.plan().contents().channels[0].entries[i].code, 0, bytes_of(tensor));
   }
   file.finish();
@@ -200,7 +208,7 @@ void Worker::load_saved(const std::filesystem::path& saved) {
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
     const auto value = held.tensor(kAdapterChannel, layout_.tensors[i]);
     if (!value.defined()) throw Error(fmt::format("{} holds no '{}'", saved.string(), layout_.tensors[i].name));
-    adapter_->parameter(i).copy_(value);
+    parameter(i).copy_(value);
   }
 }
 
@@ -216,14 +224,15 @@ Trained Worker::train(const Silo& silo, const fold::Standing& standing, const pi
   const auto round = order.plan.round;
 
   const double trained = clock.now();
-  const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(seed));
+  const fold::Held held(standing.packets, downlink_.chain, pipeline::down_seed(seed), place("decode"));
   pipeline::ErrorFeedback feedback{memory_, spec_.error_feedback ? spec_.error_feedback->decay : 0};
   auto update = pipeline::encode_update(order, changes(held, order.exchange),
-                                        {codecs_.chain, privacy_, *noise_, spec_.error_feedback ? &feedback : nullptr},
+                                        {codecs_.chain, privacy_, *noise_, spec_.error_feedback ? &feedback : nullptr,
+                                         node, trainer_.get_deleter().label()},
                                         {pipeline::common_seed(seed, round), pipeline::own_seed(seed, round, node)});
   for (std::size_t c = 0; c < order.exchange.up.size(); ++c) {
     if (order.exchange.up[c].carry != Carry::Mean) continue;
-    guard(trainer_, {.doing = "sent", .round = round, .node = node},
+    guard(trainer_, place("sent", order.exchange.up[c].name),
           [&](Trainer& trainer) { trainer.sent(order.exchange.up[c].name, update.decoded[c]); });
   }
   keep_pending(silo, order.exchange.roles, token);
@@ -243,12 +252,12 @@ TrainContext Worker::context_of(const Silo& silo, const pipeline::WorkOrder& ord
 TrainResult Worker::take_turn_together(const Silo& silo, const fold::Standing& standing,
                                        const pipeline::WorkOrder& order) {
   if (!group_) {
-    load(standing, order.exchange.down, &silo);
+    load(standing, order.exchange.down, &silo, order.plan.round);
     return take_turn(silo, context_of(silo, order));
   }
   std::string failure;
   try {
-    load(standing, order.exchange.down, &silo);
+    load(standing, order.exchange.down, &silo, order.plan.round);
   } catch (const std::exception&) {
     failure = plain_message();
   }
@@ -270,11 +279,11 @@ TrainResult Worker::take_turn_together(const Silo& silo, const fold::Standing& s
 void Worker::share_parameters() {
   const at::NoGradGuard no_grad;
   for (Index i = 0; i < layout_.tensors.size(); ++i) {
-    auto parameter = adapter_->parameter(i);
-    auto value = parameter.detach().clone(at::MemoryFormat::Contiguous);
+    auto own = parameter(i);
+    auto value = own.detach().clone(at::MemoryFormat::Contiguous);
     if (group_->rank() != 0) value.zero_();
     group_->sum(value);
-    parameter.copy_(value);
+    own.copy_(value);
   }
 }
 
@@ -285,7 +294,7 @@ std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, con
   for (const auto& channel : exchange.up) {
     auto& tensors = all.emplace_back();
     if (channel.name != kAdapterChannel) {
-      tensors = guard(trainer_, {.doing = "outgoing", .tensor = channel.name},
+      tensors = guard(trainer_, place("outgoing", channel.name),
                       [&](Trainer& trainer) { return trainer.outgoing(channel.name); });
       for (auto& tensor : tensors) tensor = on_cpu(tensor).clone();  // clipped and noised in place
       continue;
@@ -293,7 +302,7 @@ std::vector<std::vector<at::Tensor>> Worker::changes(const fold::Held& held, con
     for (const auto& spec : channel.layout.tensors) {
       const auto sent = held.tensor(kAdapterChannel, spec);
       if (!sent.defined()) throw Error(fmt::format("no version held here has '{}'", spec.name));
-      tensors.push_back(on_cpu(adapter_->parameter(index_of(layout_, spec.name))).sub(sent));
+      tensors.push_back(on_cpu(parameter(index_of(layout_, spec.name))).sub(sent));
     }
   }
   return all;
@@ -318,13 +327,14 @@ void Worker::train_alone(const Silo& silo, std::span<const Round> taken) {
 }
 
 TrainResult Worker::take_turn(const Silo& silo, const TrainContext& context) {
-  const CallPlace place{.doing = "train", .round = context.plan.round, .node = context.node};
-  guard(data_, {.doing = "open", .round = context.plan.round, .node = context.node}, [&](DataSource& data) {
+  round_ = context.plan.round;
+  node_ = context.node;
+  guard(data_, place("open"), [&](DataSource& data) {
     data.open(silo.data, tokenizer_.get(), model_->max_length());
     data.shuffle(context.seed);
   });
-  auto result =
-      guard(trainer_, place, [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
+  auto result = guard(trainer_, place("train"),
+                      [&](Trainer& trainer) { return trainer.train(*model_, *adapter_, *data_, context); });
   if (const auto* silo_facts = dynamic_cast<const SiloFacts*>(data_.get()))  // what of the silo could not be used
     std::ranges::copy(silo_facts->facts(), std::back_inserter(result.metrics));
   return result;
@@ -340,7 +350,8 @@ void Worker::begin_state(const Silo& silo) {
   memory_.clear();
   const bool kept = std::filesystem::exists(kept_state_of(silo));
   const auto states = kept ? fold::ComponentStates::read(kept_state_of(silo)) : fold::ComponentStates();
-  (kept ? states : fresh_).load(std::string(kTrainer), *trainer_);
+  guard(trainer_, place("load"),
+        [&](Trainer& trainer) { (kept ? states : fresh_).load(std::string(kTrainer), trainer); });
   if (kept && states.has(kPersonal)) states.load(std::string(kPersonal), personal_);
   if (kept && states.has(kMemory)) states.load(std::string(kMemory), memory_);
 }
@@ -354,10 +365,10 @@ void Worker::keep_pending(const Silo& silo, const std::vector<Role>& roles, cons
   if (!keeps_state(roles)) return;
   std::filesystem::create_directories(silo.state);
   for (Index i = 0; i < roles.size(); ++i) {
-    if (roles[i] == Role::Personal) personal_.set(layout_.tensors[i].name, on_cpu(adapter_->parameter(i)));
+    if (roles[i] == Role::Personal) personal_.set(layout_.tensors[i].name, on_cpu(parameter(i)));
   }
   fold::ComponentStates states;
-  states.save(std::string(kTrainer), *trainer_);
+  guard(trainer_, place("save"), [&](Trainer& trainer) { states.save(std::string(kTrainer), trainer); });
   if (!personal_.all().empty()) states.save(std::string(kPersonal), personal_);
   if (spec_.error_feedback) states.save(std::string(kMemory), memory_);
   states.write(pending_of(silo, token), Durability::Process);
@@ -376,12 +387,12 @@ void Worker::settled(const Silo& silo, const std::string& token, bool applied) {
 
 Metrics Worker::evaluate(const std::filesystem::path& heldout) {
   if (!evaluator_) throw Error("the pipeline names no evaluator");
-  guard(heldout_, {.doing = "open"}, [&](DataSource& data) {
+  guard(heldout_, place("open"), [&](DataSource& data) {
     data.open(heldout, tokenizer_.get(), model_->max_length());
     data.rewind();
   });
   const at::NoGradGuard no_grad;
-  return guard(evaluator_, {.doing = "evaluate"},
+  return guard(evaluator_, place("evaluate"),
                [&](Evaluator& evaluator) { return evaluator.evaluate(*model_, *heldout_); });
 }
 
@@ -398,7 +409,7 @@ void Worker::export_adapter(const std::filesystem::path& directory) {
 }
 
 std::vector<Injection> Worker::injections() {
-  return guard(adapter_, {.doing = "export"}, [](Adapter& adapter) { return adapter.injections(); });
+  return guard(adapter_, place("name its injections"), [](Adapter& adapter) { return adapter.injections(); });
 }
 
 }  // namespace hansa::node

@@ -57,7 +57,9 @@ class Worker {
   // Epoch 0: what this adapter stands at before any round, as far as versions hold it; other channels begin at zero.
   void write_initial(const std::filesystem::path& version, const std::vector<Channel>& down, Durability);
   // The adapter becomes this version's. `down` says whose the channels are; `silo`, whose personal part is put in.
-  void load(const fold::Standing&, const std::vector<Channel>& down, const Silo* silo = nullptr);
+  // `round`: what it is loaded for, as messages name it.
+  void load(const fold::Standing&, const std::vector<Channel>& down, const Silo* silo = nullptr,
+            std::optional<Round> round = {});
   // One turn: load the version, train on the silo, clip, noise and encode the change. In a group the others assist() at the same
   // time, with the same arguments: where one cannot, all throw. Throws peers::OutOfStep where they can no longer go on.
   Trained train(const Silo&, const fold::Standing&, const pipeline::WorkOrder&, const std::string& token);
@@ -90,6 +92,8 @@ class Worker {
   void begin_state(const Silo&);
   void keep_pending(const Silo&, const std::vector<Role>&, const std::string& token);
   bool keeps_state(const std::vector<Role>&) const;
+  CallPlace place(std::string_view doing, std::string_view tensor = {}) const { return {doing, round_, node_, tensor}; }
+  at::Tensor parameter(Index) const;
 
   const config::RunSpec& spec_;
   peers::Group* group_;
@@ -109,6 +113,8 @@ class Worker {
   Epoch received_ = 0;                       // log entries up to here are with adapter and trainer
   std::map<std::string, Receiver> begun_;    // Log channels of which they have something
   pipeline::TensorStore personal_, memory_;  // of the silo in hand
+  std::optional<Round> round_;               // of the work in hand, and whose it is
+  std::optional<NodeId> node_;
 };
 
 }  // namespace hansa::node

@@ -169,10 +169,8 @@ class Estimator {
   // At the pipeline's own rank.
   void traffic(CostEstimate& cost) const {
     const auto& own = views_.front();
-    for (std::size_t count = 0; count <= stages_.codec_instances.compressors.size(); ++count) {
-      std::vector<const Compressor*> first;
-      for (std::size_t i = 0; i < count; ++i) first.push_back(stages_.codec_instances.compressors[i].get());
-      const CodecChain chain(std::move(first));
+    for (std::size_t count = 0; count <= stages_.codec_instances.stages.size(); ++count) {
+      const auto chain = stages_.codec_instances.first(count);
       const auto size = [&](Size which) {
         return own.most([&](const auto& e) { return upload_bytes(e, chain, which); });
       };

@@ -1,6 +1,7 @@
 // Error memory around clip and codecs, several channels in one upload, and the seeds that both sides share.
 #include "pipeline/upload.hpp"
 
+#include <chrono>
 #include <fstream>
 #include <random>
 
@@ -10,6 +11,7 @@
 
 #include "fold/component_file.hpp"
 #include "pipeline/planned_sizes.hpp"
+#include "pipeline/stages.hpp"
 #include "tensor/bridge.hpp"
 
 #include "owned_instance.hpp"
@@ -186,4 +188,71 @@ TEST_CASE("an update of another layout than the round's is never sent") {
   NoNoise noise;
   CHECK_THROWS_WITH(encode_update(order_of(), {{at::zeros({3})}}, {raw, privacy, noise}, {}), Contains("'adapter'"));
   CHECK_THROWS_WITH(encode_update(order_of(), {}, {raw, privacy, noise}, {}), Contains("channels"));
+}
+
+namespace {
+
+Instance<Compressor> codec_of(std::unique_ptr<Compressor> codec) {
+  return owned<Compressor>(std::move(codec), "compressor broken 0.1.0");
+}
+struct Throws final : Stateless<Compressor> {  // in encode, or where it finds something to decode
+  explicit Throws(bool at_once) : up(at_once) {}
+  SizePlan plan(const TensorSpec& in) const override { return {{in}, 0, 0}; }
+  Encoded encode(const at::Tensor& in, Seeds) const override {
+    if (up) throw std::runtime_error("the moon is full");
+    return {{in}, {}};
+  }
+  at::Tensor decode(const Encoded&, const TensorSpec&, std::uint64_t) const override {
+    throw std::runtime_error("the moon is full");
+  }
+  bool up;
+};
+
+}  // namespace
+
+TEST_CASE("what a codec or a trainer did wrong is told with component, version, round, node and tensor") {
+  NoNoise noise;
+  const Instance<Privacy> privacy;
+  const CodecChain raw;
+  const auto order = order_of();
+  const auto sent = [&](const CodecChain& codecs, at::Tensor delta) {
+    const NodeStages stages{codecs, privacy, noise, nullptr, NodeId{0xab}, "trainer wild 0.2.0"};
+    return encode_update(order, {{std::move(delta)}}, stages, {1, 2});
+  };
+  const GuardedCodec up(codec_of(std::make_unique<Throws>(true))), down(codec_of(std::make_unique<Throws>(false)));
+  const CodecChain fails_up({up.codec()}, {&up}), fails_down({down.codec()}, {&down});
+  const std::string where = "round 3, node 00000000000000ab, tensor w: ";
+  CHECK_THROWS_WITH(sent(fails_up, at::zeros({kSize})),
+                    "compressor broken 0.1.0 failed in encode, " + where + "the moon is full");
+  CHECK_THROWS_WITH(sent(raw, at::full({kSize}, std::numeric_limits<float>::infinity())),
+                    Contains("trainer wild 0.2.0 failed in train, " + where + "training made w not finite"));
+  CHECK_THROWS_WITH(sent(raw, at::zeros({7})), Contains("trainer wild 0.2.0 failed in train, " + where));
+
+  const TemporaryDirectory folder;
+  const auto path = folder.path() / "upload";
+  std::ofstream file(path, std::ios::binary);
+  sent(fails_down, at::zeros({kSize})).stream([&](std::span<const std::byte> bytes) {
+    file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  });
+  file.close();
+  CHECK(screen_upload(path, order, fails_down, 1, NodeId{0xab}).reason ==
+        "the upload cannot be used: compressor broken 0.1.0 failed in decode, " + where + "the moon is full");
+  CHECK_THAT(screen_upload(path, order, fails_down, 1).reason, Contains("round 3, tensor w"));  // nodes are not named
+}
+
+TEST_CASE("a codec's guard costs far less than a microsecond, also while it is watched") {
+  CallWatch watch({});
+  auto shared = std::make_shared<Throws>(true);
+  static const HansaComponent component{};
+  auto* codec = shared.get();
+  const GuardedCodec guarded(
+      Instance<Compressor>(codec, Destroyer(std::move(shared), component, "compressor broken 0.1.0", &watch)));
+  constexpr int kCalls = 200'000;
+  std::uint64_t calls = 0;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kCalls; ++i) guarded.call({.doing = "encode", .round = 1, .tensor = "t"}, [&] { ++calls; });
+  const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+  CHECK(calls == kCalls);
+  CAPTURE(took.count() / kCalls);
+  CHECK(took.count() / kCalls < 1);
 }

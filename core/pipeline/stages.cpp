@@ -7,13 +7,20 @@ namespace hansa::pipeline {
 Codecs make_codecs(const std::vector<config::ComponentSpec>& stages, const StrategyRegistry& registry,
                    const HostServices& services) {
   Codecs codecs;
-  std::vector<const Compressor*> chain;
-  for (const auto& codec : stages) {
-    codecs.compressors.push_back(make<Compressor>(codec, registry, services));
-    chain.push_back(codecs.compressors.back().get());
-  }
-  codecs.chain = CodecChain(std::move(chain));
+  for (const auto& codec : stages)
+    codecs.stages.push_back(std::make_unique<const GuardedCodec>(make<Compressor>(codec, registry, services)));
+  codecs.chain = codecs.first(codecs.stages.size());
   return codecs;
+}
+
+CodecChain Codecs::first(std::size_t count) const {
+  std::vector<const Compressor*> compressors;
+  std::vector<const CodecGuard*> guards;
+  for (std::size_t i = 0; i < count; ++i) {
+    compressors.push_back(stages[i]->codec());
+    guards.push_back(stages[i].get());
+  }
+  return CodecChain(std::move(compressors), std::move(guards));
 }
 
 Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, const HostServices& services)
@@ -32,17 +39,17 @@ Stages::Stages(const config::RunSpec& spec, const StrategyRegistry& registry, co
   central_noise = spec.privacy.traits.flags & HANSA_TRAIT_CENTRAL_NOISE;
 }
 
-std::vector<std::pair<std::string, Component*>> Stages::components() const {
-  std::vector<std::pair<std::string, Component*>> all;
+void Stages::each_component(std::string_view doing,
+                            const std::function<void(const std::string& name, Component&)>& use) const {
   const auto add = [&](std::string_view kind, const auto& instance) {  // a state is of one kind of component, by its id
-    all.emplace_back(fmt::format("{} {}", kind, instance.get_deleter().component().id), instance.get());
+    const auto name = fmt::format("{} {}", kind, instance.get_deleter().component().id);
+    guard(instance, {.doing = doing}, [&](Component& component) { use(name, component); });
   };
   add("aggregator", aggregator);
   add("server_optimizer", server_optimizer);
   add("selector", selector);
   add("round_policy", round_policy);
   if (privacy) add("privacy", privacy);
-  return all;
 }
 
 }  // namespace hansa::pipeline

@@ -1,7 +1,9 @@
 // The coordinator's half of a pipeline, made from a resolved spec: one instance per stage, owned here. Made once by the
 // program that coordinates, on its main thread; used on the round thread (codecs also where uploads are screened).
 #pragma once
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,9 +20,21 @@
 
 namespace hansa::pipeline {
 
+class GuardedCodec final : public CodecGuard {  // a stage that a chain calls through the plugin guard
+ public:
+  explicit GuardedCodec(Instance<Compressor> codec) : codec_(std::move(codec)) {}
+  const Compressor* codec() const { return codec_.get(); }
+  void call(const CallPlace& place, const std::function<void()>& stage) const override {
+    guard(codec_, place, [&](Compressor&) { stage(); });
+  }
+
+ private:
+  Instance<Compressor> codec_;
+};
 struct Codecs {  // the chain and what it borrows
-  std::vector<Instance<Compressor>> compressors;
+  std::vector<std::unique_ptr<const GuardedCodec>> stages;
   CodecChain chain;
+  CodecChain first(std::size_t stages) const;  // those alone
 };
 Codecs make_codecs(const std::vector<config::ComponentSpec>&, const StrategyRegistry&, const HostServices&);
 using LayoutsByRank =
@@ -49,7 +63,9 @@ struct Stages {
   bool additive = false;       // the aggregator returns weighted sums
   bool central_noise = false;  // central DP: nothing about single nodes is shown
 
-  std::vector<std::pair<std::string, Component*>> components() const;  // whose state belongs to a checkpoint
+  // All whose state belongs to a checkpoint, each through its guard.
+  void each_component(std::string_view doing,
+                      const std::function<void(const std::string& name, Component&)>& use) const;
 };
 
 }  // namespace hansa::pipeline

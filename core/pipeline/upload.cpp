@@ -34,40 +34,49 @@ std::string memory_name(const Channel& channel, Index index) {
   return fmt::format("{}/{}", channel.name, channel.layout.tensors[index].name);
 }
 
-[[noreturn]] void not_finite(const std::string& name) {
-  throw Error(
-      fmt::format("training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, or clip "
-                  "gradients (max_grad_norm)",
-                  name));
+bool fits(const Channel& channel, const TensorSpec& spec, const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.scalar_type() != scalar_type_of(spec.dtype)) return false;
+  return !difference({channel.name, {{spec.name, raw_code(spec.dtype, tensor.sizes().vec())}}}, {{spec}, {}});
 }
 
-void require_layout(const Channel& channel, const std::vector<at::Tensor>& tensors) {
+// What the trainer made is its own, also when it shows only here.
+[[noreturn]] void blame_trainer(const NodeStages& stages, const WorkOrder& order, std::string_view tensor,
+                                std::string_view why) {
+  throw PluginFailure(std::string(stages.trainer),
+                      {.doing = "train", .round = order.plan.round, .node = stages.node, .tensor = tensor}, why);
+}
+[[noreturn]] void not_finite(const NodeStages& stages, const WorkOrder& order, const std::string& name) {
+  blame_trainer(stages, order, name,
+                fmt::format("training made {} not finite (NaN or infinity); nothing was sent. Lower the learning rate, "
+                            "or clip gradients (max_grad_norm)",
+                            name));
+}
+
+void require_layout(const NodeStages& stages, const WorkOrder& order, const Channel& channel,
+                    const std::vector<at::Tensor>& tensors) {
   const auto& specs = channel.layout.tensors;
-  bool fits = tensors.size() == specs.size();
-  for (std::size_t i = 0; fits && i < specs.size(); ++i) {
-    const auto code = raw_code(specs[i].dtype, tensors[i].sizes().vec());
-    fits = tensors[i].defined() && tensors[i].scalar_type() == scalar_type_of(specs[i].dtype) &&
-           !difference({channel.name, {{specs[i].name, code}}}, {{specs[i]}, {}});
+  const auto why = fmt::format("the update's channel '{}' does not have the layout of the round", channel.name);
+  if (tensors.size() != specs.size()) blame_trainer(stages, order, channel.name, why);
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    if (!fits(channel, specs[i], tensors[i])) blame_trainer(stages, order, specs[i].name, why);
   }
-  if (!fits) throw Error(fmt::format("the update's channel '{}' does not have the layout of the round", channel.name));
 }
 
 // Adds what earlier rounds lost, and measures. Returns the joint norm of all changes.
-SquaredNorm gather(const WorkOrder& order, std::vector<std::vector<at::Tensor>>& outgoing,
-                   const ErrorFeedback* feedback) {
+SquaredNorm gather(const WorkOrder& order, std::vector<std::vector<at::Tensor>>& outgoing, const NodeStages& stages) {
   SquaredNorm norm;
   for (std::size_t c = 0; c < outgoing.size(); ++c) {
     const auto& channel = order.exchange.up[c];
-    require_layout(channel, outgoing[c]);
+    require_layout(stages, order, channel, outgoing[c]);
     if (!is_change(channel)) continue;
     for (Index i = 0; i < outgoing[c].size(); ++i) {
       auto& delta = outgoing[c][i];
-      if (feedback) {
-        const auto memory = feedback->memory.find(memory_name(channel, i), delta.sizes());
+      if (stages.feedback) {
+        const auto memory = stages.feedback->memory.find(memory_name(channel, i), delta.sizes());
         if (memory.defined()) delta.add_(memory);
       }
       const auto one = squared_norm(delta);
-      if (!one.all_finite()) not_finite(channel.layout.tensors[i].name);
+      if (!one.all_finite()) not_finite(stages, order, channel.layout.tensors[i].name);
       norm += one;
     }
   }
@@ -81,16 +90,19 @@ class Encoder {  // one tensor after the other
 
   EncodedTensor change(const Channel& channel, Index index, at::Tensor delta, std::vector<at::Tensor>& decoded) {
     const auto& spec = channel.layout.tensors[index];
+    const CallPlace where{.round = order_.plan.round, .node = stages_.node, .tensor = spec.name};
     const auto intended = stages_.feedback ? delta.clone() : at::Tensor();
     if (factor_ != 1) delta.mul_(factor_);
     if (stages_.privacy) {
-      guard(stages_.privacy, {.doing = "local noise", .round = order_.plan.round, .tensor = spec.name},
+      auto noising = where;
+      noising.doing = "local noise";
+      guard(stages_.privacy, noising,
             [&](Privacy& mechanism) { mechanism.local(channel.name, index, delta, stages_.noise); });
     }
     const Seeds own{tensor_seed(seeds_.common, channel.name, index), tensor_seed(seeds_.own, channel.name, index)};
-    auto encoded = stages_.codecs.encode(delta, own);
+    auto encoded = stages_.codecs.encode(delta, own, where);
     if (!stages_.feedback && channel.carry != Carry::Mean) return encoded;
-    auto seen = stages_.codecs.decode(encoded, spec, own.common);
+    auto seen = stages_.codecs.decode(encoded, spec, own.common, where);
     if (stages_.feedback) {
       auto lost = intended.sub(seen);
       if (stages_.feedback->decay != 1) lost.mul_(stages_.feedback->decay);
@@ -108,7 +120,7 @@ class Encoder {  // one tensor after the other
 };
 
 void screen_channel(const PacketView& view, const Channel& channel, const CodecChain& codecs, std::uint64_t common_seed,
-                    SquaredNorm& norm) {
+                    const CallPlace& where, SquaredNorm& norm) {
   const auto* held = view.find(channel.name);
   if (!held) throw Error(fmt::format("it holds no channel '{}'", channel.name));
   if (auto why = difference(*held, channel.layout)) throw Error(*why);
@@ -122,7 +134,7 @@ void screen_channel(const PacketView& view, const Channel& channel, const CodecC
       continue;
     }
     const auto delta =
-        codecs.decode(view, entry.code, channel.layout.tensors[i], tensor_seed(common_seed, channel.name, i));
+        codecs.decode(view, entry.code, channel.layout.tensors[i], tensor_seed(common_seed, channel.name, i), where);
     const auto one = squared_norm(delta);
     if (!one.all_finite()) throw not_real();
     norm += one;
@@ -148,7 +160,7 @@ EncodedUpdate encode_update(const WorkOrder& order, std::vector<std::vector<at::
                             Seeds seeds) {
   const at::NoGradGuard no_grad;
   if (outgoing.size() != order.exchange.up.size()) throw Error("the update does not have the channels of the round");
-  const auto norm = gather(order, outgoing, stages.feedback);
+  const auto norm = gather(order, outgoing, stages);
   const double factor = clip_factor(norm.norm(), order.clip_bound);
   Encoder encoder(order, stages, seeds, factor);
   const CodecChain as_they_are;
@@ -170,8 +182,9 @@ EncodedUpdate encode_update(const WorkOrder& order, std::vector<std::vector<at::
 }
 
 Screened screen_upload(const std::filesystem::path& packet, const WorkOrder& order, const CodecChain& codecs,
-                       std::uint64_t common_seed) {
+                       std::uint64_t common_seed, std::optional<NodeId> node) {
   const at::NoGradGuard no_grad;
+  const CallPlace where{.round = order.plan.round, .node = node};
   Screened verdict;
   const MappedFile file(packet);
   try {
@@ -180,7 +193,7 @@ Screened screen_upload(const std::filesystem::path& packet, const WorkOrder& ord
       throw Error(fmt::format("it holds {} channels, and the round asked for {}", view.contents().channels.size(),
                               order.exchange.up.size()));
     SquaredNorm norm;
-    for (const auto& channel : order.exchange.up) screen_channel(view, channel, codecs, common_seed, norm);
+    for (const auto& channel : order.exchange.up) screen_channel(view, channel, codecs, common_seed, where, norm);
     verdict.norm = norm.norm();
     verdict.clip_factor = clip_factor(verdict.norm, order.clip_bound);
     verdict.accepted = true;

@@ -3,7 +3,9 @@
 // memory, clip, noise, codecs; the coordinator measures the decoded delta, because clients are not trusted to clip.
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <hansa/privacy.hpp>
@@ -41,11 +43,13 @@ struct NodeStages {  // borrowed
   const Instance<Privacy>& privacy;  // may be null
   SecureRng& noise;
   ErrorFeedback* feedback = nullptr;
+  std::optional<NodeId> node{};              // whose update it is
+  std::string_view trainer = "the trainer";  // who made it: "trainer sft 0.1.0"
 };
 
 // `outgoing`: the tensors of each up channel in layout order. Those of Sum and Mean channels are changes (fp32, contiguous)
-// and are clipped and noised in place; Collect channels go as they are. Throws Error on a change that is not finite: such an
-// update is never sent.
+// and are clipped and noised in place; Collect channels go as they are. Throws PluginFailure in the trainer's name on a change that
+// is not finite or of another layout: such an update is never sent.
 EncodedUpdate encode_update(const WorkOrder&, std::vector<std::vector<at::Tensor>> outgoing, NodeStages, Seeds);
 
 struct Screened {
@@ -55,7 +59,8 @@ struct Screened {
   double clip_factor = 1;  // the fold multiplies by it
 };
 // Reads the whole upload once. Bad packets are a verdict, never an exception; disk errors are Error.
+// `node`: whose it is, for messages; nothing where nodes are not named.
 Screened screen_upload(const std::filesystem::path& packet, const WorkOrder&, const CodecChain&,
-                       std::uint64_t common_seed);
+                       std::uint64_t common_seed, std::optional<NodeId> node = {});
 
 }  // namespace hansa::pipeline

@@ -38,6 +38,11 @@ void put_number(std::uint64_t number) {
   while ((number /= 10) != 0);
   put({digits.data() + at, digits.size() - at});
 }
+void put_hex(std::uint64_t number) {
+  std::array<char, 16> digits;
+  for (auto at = digits.size(); at-- > 0; number >>= 4) digits[at] = "0123456789abcdef"[number & 15];
+  put({digits.data(), digits.size()});
+}
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitised = true;
 #else
@@ -89,6 +94,13 @@ bool CallWatch::late(std::string_view label) const {
   return std::any_of(calls_.begin(), calls_.end(), [&](const Call& call) { return call.late && *call.label == label; });
 }
 
+void CallWatch::progressed() {
+  if (limits_.since != Limits::Since::Progress) return;
+  const std::lock_guard lock(mutex_);
+  for (auto& call : calls_)
+    if (!call.late) call.since = Clock::now();
+}
+
 void CallWatch::look() {
   const auto now = Clock::now();
   for (auto& call : calls_) {
@@ -99,9 +111,10 @@ void CallWatch::look() {
     }
     if (seconds <= limits_.seconds + limits_.grace_seconds) continue;
     put(fmt::format(
-        "error: {} has not come back in {:.0f} s, {:g} s beyond its limit; this process ends. Nothing accepted is "
+        "error: {} has not come back{} in {:.0f} s, {:g} s beyond its limit; this process ends. Nothing accepted is "
         "lost\n",
-        sentence_of(*call.label, *call.place), seconds, limits_.grace_seconds));
+        sentence_of(*call.label, *call.place),
+        limits_.since == Limits::Since::Progress ? ", nor said that it gets on," : "", seconds, limits_.grace_seconds));
     _exit(kExitHung);
   }
 }
@@ -132,6 +145,10 @@ void name_crashes() {
       if (call->place_.round) {
         put(", round ");
         put_number(*call->place_.round);
+      }
+      if (call->place_.node) {
+        put(", node ");
+        put_hex(*call->place_.node);
       }
       if (!call->place_.tensor.empty()) {
         put(", tensor ");

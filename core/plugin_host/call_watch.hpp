@@ -3,30 +3,27 @@
 // grace after it. Either way the process ends with a code of its own, so that whoever started it knows that a resume is safe.
 //
 // Within the grace Host::cancelled() of that component is true, so a well-behaved plugin ends by itself.
+//
+// A coordinator's calls are short, and their limit counts from their beginning. A node's may rightly take hours, but say that
+// they get on (Host::progress): there the limit counts from the last sign of progress of any component of the process.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <list>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
 
-#include <hansa/types.hpp>
+#include "base/call_place.hpp"
 
 namespace hansa {
 
 inline constexpr int kExitCrashed = 70;  // in a plugin, or outside: the message says which
 inline constexpr int kExitHung = 71;     // a plugin did not come back
 
-struct CallPlace {
-  std::string_view doing;  // "reduce"
-  std::optional<Round> round{};
-  std::optional<NodeId> node{};
-  std::string_view tensor{};
-};
 std::string sentence_of(std::string_view label,
                         const CallPlace&);  // "aggregator krum 0.1.0 in reduce, round 3, tensor x"
 
@@ -35,11 +32,13 @@ class CallWatch {
   struct Limits {
     double seconds = 600;       // of one call
     double grace_seconds = 30;  // after that
+    enum class Since : std::uint8_t { Beginning, Progress } since = Since::Beginning;
   };
   explicit CallWatch(Limits);
   ~CallWatch();
   // Is a call of this component beyond its limit? Any thread; cheap while none is.
   bool late(std::string_view label) const;
+  void progressed();  // any thread; who was asked to stop stays asked
 
  private:
   friend class CallScope;

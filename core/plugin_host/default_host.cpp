@@ -24,6 +24,7 @@ void DefaultHost::log(Level level, std::string_view message) {
 }
 
 void DefaultHost::progress(std::uint64_t done, std::uint64_t total) {
+  if (services_.watch) services_.watch->progressed();
   if (services_.progress) services_.progress(label_, done, total);
 }
 

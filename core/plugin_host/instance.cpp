@@ -2,6 +2,8 @@
 
 #include "plugin_host/instance.hpp"
 
+#include <typeinfo>
+
 #include <fmt/ranges.h>
 #include <hansa/value.hpp>
 
@@ -48,8 +50,9 @@ std::string plain_message() {
 void rethrow_as_plugin_failure(const std::string& label, const CallPlace& place) {
   try {
     throw;
-  } catch (const Error&) {  // the host's own, or another component's failure further in
-    throw;
+  } catch (const Error& e) {
+    if (typeid(e) != typeid(Error)) throw;
+    throw PluginFailure(label, place, e.what());
   } catch (...) {
     throw PluginFailure(label, place, plain_message());
   }

@@ -3,8 +3,9 @@
 //   Instance<Aggregator> rule = create<Aggregator>(registry, "fedavg", params, services);
 //   guard(rule, {.doing = "reduce", .round = 3, .tensor = name}, [&](Aggregator& a) { a.reduce(updates, results); });
 //
-// A guard costs nothing until something is thrown. What a plugin throws becomes a PluginFailure that names component,
-// version, round, node and tensor; what the host itself threw inside (an Error from a callback) passes unchanged.
+// A guard costs nothing until something is thrown. What is thrown in a plugin's call becomes a PluginFailure that names
+// component, version, round, node and tensor. Unchanged pass the types that the host tells apart (DiskFull, OutOfStep) and a
+// PluginFailure from further in, which names another component or a closer place.
 #pragma once
 #include <memory>
 #include <optional>

@@ -76,7 +76,7 @@ TEST_CASE("A component may hold another one, made by the host") {
                     Catch::Contains("no aggregator is named 'nobody'"));
 }
 
-TEST_CASE("The guard names component, version, round, node and tensor, and lets the host's own errors pass") {
+TEST_CASE("The guard names component, version, round, node and tensor, and lets pass what the host tells apart") {
   Loaded l;
   const auto rule = create<Aggregator>(l.registry, "sum", Value(), HostServices{});
   const testing::FakeUpdates updates({}, {});
@@ -95,7 +95,15 @@ TEST_CASE("The guard names component, version, round, node and tensor, and lets 
   }
   CHECK_THROWS_WITH(guard(rule, {.doing = "reduce"}, [](Aggregator&) { throw 3; }),
                     "aggregator sum 1.2.3 failed in reduce: something that is not a std::exception was thrown");
+  // Built-in plugins and the host's callbacks throw Error: that is the component's failure too.
+  CHECK_THROWS_WITH(guard(rule, place, [](Aggregator&) { throw Error("training diverged"); }),
+                    "aggregator sum 1.2.3 failed in reduce, round 3, node 00000000000000ab, tensor layer.0.weight: "
+                    "training diverged");
+  // Those that somebody tells apart stay what they are, and a failure further in keeps its own name and place.
   CHECK_THROWS_AS(guard(rule, place, [](Aggregator&) { throw DiskFull("the disk is full"); }), DiskFull);
+  CHECK_THROWS_WITH(
+      guard(rule, place, [](Aggregator&) { throw PluginFailure("codec x 1", {.doing = "decode"}, "no"); }),
+      "codec x 1 failed in decode: no");
   try {
     guard(rule, place, [](Aggregator&) { TORCH_CHECK(false, "shapes differ"); });
   } catch (const PluginFailure& e) {

@@ -143,9 +143,9 @@ std::vector<Accepted> RoundMachine::accepted() const {
 }
 
 void RoundMachine::abort(std::string_view reason) {
-  if (phase_ != Phase::Folding) require(Phase::Collecting, "abort a round");
-  const auto round = plan_->round;
-  commit(records::Aborted{round, plan_->attempt, std::string(reason)});
+  if (phase_ != Phase::Folding && phase_ != Phase::Idle) require(Phase::Collecting, "abort a round");
+  const auto round = next_round();
+  commit(records::Aborted{round, plan_ ? plan_->attempt : next_attempt(), std::string(reason)});
   if (aborts_here_ < settings_.max_attempts) return;
   phase_ = Phase::Failed;
   failure_ = fmt::format(
@@ -206,6 +206,7 @@ void RoundMachine::apply(const records::Aborted& record) {
   slots_.clear();
   cohort_.clear();
   plan_.reset();
+  attempt_ = record.attempt;
   ++aborts_here_;
   phase_ = Phase::Idle;
 }

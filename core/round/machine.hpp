@@ -3,6 +3,7 @@
 //
 //   Idle --open--> Collecting --close--> Folding --released--> Idle ... --finish--> Finished
 //                      \---------abort (attempt + 1)-----/
+//   Idle --abort (attempt + 1)--> Idle
 //   Idle --open_evaluation--> Evaluating --close_evaluation--> Idle
 //
 // Every transition is a journal record, written before its effect is visible: a new machine over the same journal goes on
@@ -92,7 +93,9 @@ class RoundMachine {
   const std::vector<Accepted>& close();         // Collecting -> Folding: journals the cohort that is folded
   const std::vector<Accepted>& cohort() const;  // Folding: accepted uploads, ascending NodeId
   std::vector<Accepted> accepted() const;       // Collecting: those so far, ascending
-  void abort(std::string_view reason);          // Collecting or Folding -> Idle, or Failed after max_attempts
+  // Collecting or Folding -> Idle, or Failed after max_attempts. While Idle: the attempt that would be opened next is given
+  // up, because it could not be planned; it counts, and the next one has the next number.
+  void abort(std::string_view reason);
   // Folding -> Idle. After the version file has its final name (and the ledger knows): the uploads are settled "applied".
   void released(const Version& version);
   const std::optional<Version>& version() const { return version_; }  // newest released; nothing at epoch 0

@@ -309,7 +309,6 @@ TEST_CASE("calls that do not fit the phase and plans that do not fit the run are
   Bench bench;
   bench.join({1, 2});
   CHECK_THROWS_WITH(bench->close(), Catch::Contains("idle") && Catch::Contains("collecting"));
-  CHECK_THROWS_AS(bench->abort("x"), Error);
   CHECK_THROWS_AS(bench->plan(), Error);
   CHECK_THROWS_AS(bench->open_evaluation(1, {1}), Error);
   CHECK_THROWS_AS(bench->open_evaluation(0, {9}), Error);

@@ -16,7 +16,21 @@ namespace {
 constexpr std::uint64_t kMostCodedListBytes = 256u << 20;  // decoded size of a list whose length the sender decides
 constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};      // raw lists: their bytes stand in the packet
 
-using Stages = const std::vector<const Compressor*>&;
+// One tensor's way through the stages.
+struct Walk {
+  const std::vector<const Compressor*>& stages;
+  const std::vector<const CodecGuard*>& guards;
+  CallPlace where;
+
+  bool ends(std::size_t stage) const { return stage == stages.size(); }
+  template <class Call>
+  void call(std::size_t stage, std::string_view doing, const Call& use) const {
+    if (guards.empty()) return use(*stages[stage]);
+    auto place = where;
+    place.doing = doing;
+    guards[stage]->call(place, [&] { use(*stages[stage]); });
+  }
+};
 
 bool open_length(const TensorSpec& spec) {
   return std::find(spec.shape.begin(), spec.shape.end(), -1) != spec.shape.end();
@@ -36,68 +50,80 @@ Seeds seeds_below(Seeds seeds, std::size_t part) {
   return {derive_seed(seeds.common, "part", {part}), derive_seed(seeds.own, "part", {part})};
 }
 
-Code encode_from(Stages stages, std::size_t stage, const at::Tensor& tensor, Seeds seeds,
-                 std::vector<at::Tensor>& leaves) {
-  Code code = code_of(tensor);
-  if (stage == stages.size()) {
-    leaves.push_back(tensor.contiguous());
-    code.bytes = leaves.back().nbytes();
-    return code;
-  }
-  auto encoded = stages[stage]->encode(tensor, seeds);
-  code.coded = true;
-  code.header = std::move(encoded.header);
-  for (std::size_t i = 0; i < encoded.parts.size(); ++i)
-    code.parts.push_back(encode_from(stages, stage + 1, encoded.parts[i], seeds_below(seeds, i), leaves));
-  return code;
-}
-
-// The part as sent must be the part as planned; an open length is bounded by the plan's most bytes.
-void require_planned(const Code& part, const TensorSpec& planned, std::uint64_t most_bytes, std::size_t stage) {
+// The part as it is must be the part as planned; an open length is bounded by the plan's most bytes.
+void require_planned(const Code& part, const TensorSpec& planned, std::uint64_t most_bytes) {
   bool fits = part.dtype == planned.dtype && part.shape.size() == planned.shape.size();
   for (std::size_t i = 0; fits && i < part.shape.size(); ++i)
     fits = planned.shape[i] == -1 || part.shape[i] == planned.shape[i];
   if (!fits)
-    throw Error(fmt::format("codec stage {}: a part is {} [{}] where {} [{}] belongs", stage, name_of(part.dtype),
-                            fmt::join(part.shape, ", "), name_of(planned.dtype), fmt::join(planned.shape, ", ")));
+    throw Error(fmt::format("a part is {} [{}] where {} [{}] belongs", name_of(part.dtype), fmt::join(part.shape, ", "),
+                            name_of(planned.dtype), fmt::join(planned.shape, ", ")));
   const auto bytes = raw_code(part.dtype, part.shape).bytes;
   if (open_length(planned) && bytes > most_bytes)
-    throw Error(fmt::format("codec stage {}: a part of {} bytes, at most {} can be needed", stage, bytes, most_bytes));
+    throw Error(fmt::format("a part of {} bytes, at most {} can be needed", bytes, most_bytes));
 }
 
-void require_same(const at::Tensor& made, const TensorSpec& out, std::size_t stage) {
-  if (made.scalar_type() != scalar_type_of(out.dtype) || made.sizes() != at::IntArrayRef(out.shape) ||
-      !made.is_contiguous())
-    throw Error(fmt::format("codec stage {}: decode did not give '{}' as {} [{}]", stage, out.name, name_of(out.dtype),
-                            fmt::join(out.shape, ", ")));
+void require_planned(const std::vector<Code>& parts, const SizePlan& plan) {
+  if (parts.size() != plan.parts.size())
+    throw Error(fmt::format("there are {} parts where {} belong", parts.size(), plan.parts.size()));
+  for (std::size_t i = 0; i < parts.size(); ++i) require_planned(parts[i], plan.parts[i], plan.most_bytes);
+}
+
+void require_same(const at::Tensor& made, const TensorSpec& out) {
+  if (!made.defined() || made.scalar_type() != scalar_type_of(out.dtype) ||
+      made.sizes() != at::IntArrayRef(out.shape) || !made.is_contiguous())
+    throw Error(
+        fmt::format("decode did not give '{}' as {} [{}]", out.name, name_of(out.dtype), fmt::join(out.shape, ", ")));
+}
+
+Code encode_from(const Walk& walk, std::size_t stage, const at::Tensor& tensor, Seeds seeds,
+                 std::vector<at::Tensor>& leaves) {
+  Code code = code_of(tensor);
+  if (walk.ends(stage)) {
+    leaves.push_back(tensor.contiguous());
+    code.bytes = leaves.back().nbytes();
+    return code;
+  }
+  Encoded encoded;
+  walk.call(stage, "encode", [&](const Compressor& codec) {
+    encoded = codec.encode(tensor, seeds);
+    std::vector<Code> parts;
+    for (const auto& part : encoded.parts) {
+      if (!part.defined()) throw Error("a part is no tensor");
+      parts.push_back(code_of(part));
+    }
+    require_planned(parts, codec.plan({std::string(walk.where.tensor), code.dtype, code.shape}));
+  });
+  code.coded = true;
+  code.header = std::move(encoded.header);
+  for (std::size_t i = 0; i < encoded.parts.size(); ++i)
+    code.parts.push_back(encode_from(walk, stage + 1, encoded.parts[i], seeds_below(seeds, i), leaves));
+  return code;
 }
 
 using ReadLeaf = std::function<at::Tensor(const Code&)>;
 
-at::Tensor decode_from(Stages stages, std::size_t stage, const ReadLeaf& read, const Code& code, const TensorSpec& out,
-                       std::uint64_t common) {
-  if (code.coded != (stage < stages.size()))
+at::Tensor decode_from(const Walk& walk, std::size_t stage, const ReadLeaf& read, const Code& code,
+                       const TensorSpec& out, std::uint64_t common) {
+  if (code.coded != !walk.ends(stage))
     throw Error(fmt::format("'{}' went through {} codec stages than the {} of this channel", out.name,
-                            code.coded ? "more" : "fewer", stages.size()));
+                            code.coded ? "more" : "fewer", walk.stages.size()));
   if (!code.coded) return read(code);
-  const auto plan = stages[stage]->plan(out);
-  if (code.parts.size() != plan.parts.size())
-    throw Error(fmt::format("codec stage {}: '{}' has {} parts where {} belong", stage, out.name, code.parts.size(),
-                            plan.parts.size()));
+  walk.call(stage, "decode", [&](const Compressor& codec) { require_planned(code.parts, codec.plan(out)); });
   Encoded encoded;
   encoded.header = code.header;
   for (std::size_t i = 0; i < code.parts.size(); ++i) {
     const auto& part = code.parts[i];
-    require_planned(part, plan.parts[i], plan.most_bytes, stage);
     const TensorSpec spec{out.name, part.dtype, part.shape};
-    encoded.parts.push_back(decode_from(stages, stage + 1, read, part, spec, seeds_below({common, 0}, i).common));
+    encoded.parts.push_back(decode_from(walk, stage + 1, read, part, spec, seeds_below({common, 0}, i).common));
   }
-  auto made = stages[stage]->decode(encoded, out, common);
-  require_same(made, out, stage);
+  at::Tensor made;
+  walk.call(stage, "decode", [&](const Compressor& codec) {
+    made = codec.decode(encoded, out, common);
+    require_same(made, out);
+  });
   return made;
 }
-
-SizePlan plan_from(Stages stages, std::size_t stage, const TensorSpec& in);
 
 TensorSpec closed(TensorSpec spec, std::uint64_t bytes) {  // an open length as long as `bytes` allow
   std::int64_t others = static_cast<std::int64_t>(size_of(spec.dtype));
@@ -108,18 +134,19 @@ TensorSpec closed(TensorSpec spec, std::uint64_t bytes) {  // an open length as 
   return spec;
 }
 
-SizePlan plan_from(Stages stages, std::size_t stage, const TensorSpec& in) {
-  if (stage == stages.size()) return {{in}, bytes_of_spec(in), bytes_of_spec(in)};
-  auto here = stages[stage]->plan(in);
-  if (stage + 1 == stages.size()) return here;
+SizePlan plan_from(const Walk& walk, std::size_t stage, const TensorSpec& in) {
+  if (walk.ends(stage)) return {{in}, bytes_of_spec(in), bytes_of_spec(in)};
+  SizePlan here;
+  walk.call(stage, "plan", [&](const Compressor& codec) { here = codec.plan(in); });
+  if (walk.ends(stage + 1)) return here;
   SizePlan all;
   std::uint64_t typical_parts = 0, most_parts = 0;  // what this stage's parts take; the rest of its plan is its header
   for (const auto& part : here.parts) {
     const auto typical = closed(part, here.typical_bytes), most = closed(part, here.most_bytes);
     typical_parts += bytes_of_spec(typical);
     most_parts += bytes_of_spec(most);
-    auto below = plan_from(stages, stage + 1, most);
-    all.typical_bytes += plan_from(stages, stage + 1, typical).typical_bytes;
+    auto below = plan_from(walk, stage + 1, most);
+    all.typical_bytes += plan_from(walk, stage + 1, typical).typical_bytes;
     all.most_bytes += below.most_bytes;
     for (auto& leaf : below.parts) all.parts.push_back(std::move(leaf));
   }
@@ -129,10 +156,11 @@ SizePlan plan_from(Stages stages, std::size_t stage, const TensorSpec& in) {
 }
 
 // Parts of open length share what those of fixed length leave of the stage's bytes; what nobody takes is the header.
-Code planned_from(Stages stages, std::size_t stage, const TensorSpec& in, CodecChain::Size size) {
+Code planned_from(const Walk& walk, std::size_t stage, const TensorSpec& in, CodecChain::Size size) {
   Code code = raw_code(in.dtype, in.shape);
-  if (stage == stages.size()) return code;
-  const auto here = stages[stage]->plan(in);
+  if (walk.ends(stage)) return code;
+  SizePlan here;
+  walk.call(stage, "plan", [&](const Compressor& codec) { here = codec.plan(in); });
   auto left = size == CodecChain::Size::Most ? here.most_bytes : here.typical_bytes;
   for (const auto& part : here.parts) {
     if (!open_length(part)) left -= std::min(left, bytes_of_spec(part));
@@ -141,7 +169,7 @@ Code planned_from(Stages stages, std::size_t stage, const TensorSpec& in, CodecC
   code.coded = true;
   code.bytes = 0;
   if (!any_open) code.header.assign(left, ' ');
-  for (const auto& part : here.parts) code.parts.push_back(planned_from(stages, stage + 1, closed(part, left), size));
+  for (const auto& part : here.parts) code.parts.push_back(planned_from(walk, stage + 1, closed(part, left), size));
   return code;
 }
 
@@ -163,31 +191,35 @@ std::uint64_t EncodedTensor::bytes() const {
   return sum;
 }
 
-EncodedTensor CodecChain::encode(const at::Tensor& tensor, Seeds seeds) const {
+EncodedTensor CodecChain::encode(const at::Tensor& tensor, Seeds seeds, const CallPlace& where) const {
   EncodedTensor encoded;
-  encoded.code = encode_from(stages_, 0, tensor, seeds, encoded.leaves);
+  encoded.code = encode_from({stages_, guards_, where}, 0, tensor, seeds, encoded.leaves);
   return encoded;
 }
 
-at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const TensorSpec& out,
-                              std::uint64_t common) const {
-  require_planned(code, out, code.coded ? kMostCodedListBytes : kNoLimit, 0);
+at::Tensor CodecChain::decode(const PacketView& packet, const Code& code, const TensorSpec& out, std::uint64_t common,
+                              const CallPlace& where) const {
+  require_planned(code, out, code.coded ? kMostCodedListBytes : kNoLimit);
   const auto read = [&](const Code& leaf) { return view_as_tensor(packet, leaf); };
-  return decode_from(stages_, 0, read, code, {out.name, code.dtype, code.shape}, common);
+  const Walk walk{stages_, guards_, {{}, where.round, where.node, out.name}};
+  return decode_from(walk, 0, read, code, {out.name, code.dtype, code.shape}, common);
 }
 
-at::Tensor CodecChain::decode(const EncodedTensor& encoded, const TensorSpec& out, std::uint64_t common) const {
+at::Tensor CodecChain::decode(const EncodedTensor& encoded, const TensorSpec& out, std::uint64_t common,
+                              const CallPlace& where) const {
   std::size_t next = 0;  // leaves stand in the order in which the tree is walked
   const auto read = [&](const Code&) { return encoded.leaves.at(next++); };
-  return decode_from(stages_, 0, read, encoded.code, out, common);
+  const Walk walk{stages_, guards_, {{}, where.round, where.node, out.name}};
+  return decode_from(walk, 0, read, encoded.code, out, common);
 }
 
-SizePlan CodecChain::plan(const TensorSpec& tensor) const {
-  return plan_from(stages_, 0, closed(tensor, 0));  // nothing is known about a list whose length the sender decides
+SizePlan CodecChain::plan(const TensorSpec& tensor, const CallPlace& where) const {
+  // Nothing is known about a list whose length the sender decides.
+  return plan_from({stages_, guards_, {{}, where.round, where.node, tensor.name}}, 0, closed(tensor, 0));
 }
 
-Code CodecChain::planned(const TensorSpec& tensor, Size size) const {
-  return planned_from(stages_, 0, closed(tensor, 0), size);
+Code CodecChain::planned(const TensorSpec& tensor, Size size, const CallPlace& where) const {
+  return planned_from({stages_, guards_, {{}, where.round, where.node, tensor.name}}, 0, closed(tensor, 0), size);
 }
 
 }  // namespace hansa

@@ -56,6 +56,31 @@ class Trim final : public Stateless<Compressor> {
   }
 };
 
+// Says what it was asked to guard, and wraps what is thrown.
+class Recording final : public CodecGuard {
+ public:
+  void call(const CallPlace& place, const std::function<void()>& stage) const override {
+    calls.push_back(std::string(place.doing) + " " + std::string(place.tensor) + " " + std::to_string(*place.round));
+    try {
+      stage();
+    } catch (const std::exception& e) {
+      throw Error("guarded " + std::string(place.doing) + ": " + e.what());
+    }
+  }
+  mutable std::vector<std::string> calls;
+};
+// Gives another shape than it plans, on the way up or on the way down.
+class Crooked final : public Stateless<Compressor> {
+ public:
+  explicit Crooked(bool up) : up_(up) {}
+  SizePlan plan(const TensorSpec& in) const override { return {{in}, 0, 0}; }
+  Encoded encode(const at::Tensor& in, Seeds) const override { return {{up_ ? at::zeros({7}) : in}, {}}; }
+  at::Tensor decode(const Encoded&, const TensorSpec&, std::uint64_t) const override { return at::zeros({1, 2, 3}); }
+
+ private:
+  bool up_;
+};
+
 struct Packed {
   AlignedBytes memory;
   Packed(const EncodedTensor& tensor, std::string name = "t") : memory(0) {
@@ -183,4 +208,32 @@ TEST_CASE("a planned code has the form and at least the size of what encode give
   CHECK(total(halves.encode(at::arange(35).view({5, 7}).to(at::kFloat), {1, 2}).code) ==
         total(halves.planned(spec, CodecChain::Size::Most)));
   CHECK(total(CodecChain().planned(spec, CodecChain::Size::Most)) == total(raw_code(spec.dtype, spec.shape)));
+}
+
+TEST_CASE("every call of a stage goes through its guard, with the place that the caller knows") {
+  const Unzip unzip;
+  const Trim trim;
+  const Recording first, second;
+  const CodecChain chain({&unzip, &trim}, {&first, &second});
+  const CallPlace where{.round = 4, .node = 9, .tensor = "t"};
+  const auto encoded = chain.encode(at::arange(8, at::kFloat), {1, 2}, where);
+  CHECK(first.calls == std::vector<std::string>{"encode t 4"});
+  CHECK(second.calls == std::vector<std::string>{"encode t 4", "encode t 4"});  // one for each part
+  first.calls.clear();
+  CHECK(at::equal(chain.decode(encoded, {"t", DType::f32, {8}}, 1, where), at::arange(8, at::kFloat)));
+  CHECK(first.calls == std::vector<std::string>{"decode t 4", "decode t 4"});  // the check of the parts, and the decode
+  second.calls.clear();
+  chain.plan({"t", DType::f32, {8}}, where);
+  CHECK(second.calls.front() == "plan t 4");
+}
+
+TEST_CASE("a stage that does not give what it plans is found where it runs, under its guard") {
+  const Crooked up(true), down(false);
+  const Recording guard;
+  const CallPlace where{.round = 1, .tensor = "t"};
+  CHECK_THROWS_WITH(CodecChain({&up}, {&guard}).encode(at::zeros({2}), {}, where),
+                    "guarded encode: a part is f32 [7] where f32 [2] belongs");
+  const CodecChain chain({&down}, {&guard});
+  CHECK_THROWS_WITH(chain.decode(chain.encode(at::zeros({2}), {}, where), {"t", DType::f32, {2}}, 0, where),
+                    "guarded decode: decode did not give 't' as f32 [2]");
 }
