@@ -72,8 +72,9 @@ struct Tiny {
     stages.server_optimizer = owned<ServerOptimizer>(std::make_unique<OneMoment>());
     stages.selector = owned<Selector>(std::make_unique<Coins>(1));
     stages.round_policy = owned<RoundPolicy>(std::make_unique<Patient>());
-    stages.codec_instances.compressors.push_back(owned<Compressor>(std::make_unique<Bytes>()));
-    stages.codec_instances.chain = CodecChain({stages.codec_instances.compressors[0].get()});
+    stages.codec_instances.stages.push_back(
+        std::make_unique<const GuardedCodec>(owned<Compressor>(std::make_unique<Bytes>())));
+    stages.codec_instances.chain = stages.codec_instances.first(1);
     spec.codecs.push_back({.kind = "compressor", .use = "bytes"});
     spec.run.rounds = 3;
     spec.nodes = {{.name = "a"}, {.name = "b"}};
