@@ -203,6 +203,27 @@ TEST_CASE("an abort discards the attempt's uploads and starts the next attempt")
   CHECK(bench->next_attempt() == 2);
 }
 
+TEST_CASE("an attempt that cannot be planned counts like one that was opened, and leaves earlier outcomes as they are") {
+  Bench bench;
+  bench.join({1});
+  bench->open(plan_for(*bench));
+  bench->received(token_of(*bench, 1), upload_of(1, 1));
+  bench->abort("the fold failed");
+  bench->abort("the selector failed");
+  CHECK(bench->phase() == Phase::Idle);
+  CHECK(bench->next_attempt() == 3);
+  REQUIRE(bench->settled(1).size() == 1);
+  CHECK_THAT(bench->settled(1)[0].reason, Catch::Contains("the fold failed"));
+  bench.kill();
+  CHECK(bench->next_attempt() == 3);
+  bench->abort("the selector failed");
+  bench->abort("the selector failed");
+  CHECK(bench->phase() == Phase::Idle);
+  bench->abort("the selector failed");  // the third in this process
+  CHECK(bench->phase() == Phase::Failed);
+  CHECK_THAT(bench->failure(), Catch::Contains("round 1 failed 3 times") && Catch::Contains("the selector failed"));
+}
+
 TEST_CASE("after too many attempts of one round the run fails with a sentence, and a resume may try again") {
   RoundMachine::Settings settings;
   settings.max_attempts = 2;

@@ -274,3 +274,16 @@ def test_what_nodes_keep_of_an_attempt_that_is_given_up_is_discarded_with_it(stu
     found = {path.name: tensor_bytes(fed.program, path) for path in (run / "versions").glob("*.hansa")}
     assert found == expected
     assert {path.parent.name: path.read_bytes() for path in (run / "nodes").glob("*/state")} == kept
+
+
+def test_a_set_of_the_coordinators_own_that_cannot_be_evaluated_is_missing_and_training_goes_on(study):
+    fed = study(rounds=2, extra='[[evaluation.set]]\nname = "empty"\ndata = "empty.txt"\n[[evaluation.set]]\nname = "whole"\ndata = "de-heldout.txt"\n')
+    (fed.folder / "empty.txt").write_text("")
+    code, output = run_to_its_end(fed)
+    assert re.search(r"evaluation set 'empty' after round 2 is not measured: data_source text \S+ failed in open: .*no text", output), output
+    run = fed.folder / "run"
+    assert "run_finished" in [event["event"] for event in events(run)] and newest(run).name == "epoch-000002.hansa"
+    assert code == 1 and output.rstrip().endswith("no text in it"), output  # the report cannot measure it either, and says so
+    assert [event["set"] for event in events(run) if event["event"] == "evaluation_failed"] == ["empty"]
+    metrics = (run / "metrics.csv").read_text()
+    assert "heldout_nats_per_byte.whole" in metrics and ".empty" not in metrics
