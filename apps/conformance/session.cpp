@@ -86,7 +86,9 @@ Report read_report(const std::filesystem::path& file) {
 std::filesystem::path last_input_of(const std::filesystem::path& report) { return report.string() + ".input"; }
 void add_last_input(Row& row, const std::filesystem::path& report) {
   std::ifstream in(last_input_of(report));
-  const auto said = Json::parse(in, nullptr, false);
+  std::string line;
+  std::getline(in, line);
+  const auto said = Json::parse(line, nullptr, false);
   if (said.is_discarded() || said.at("check") != row.check) return;
   row.seed = said.at("seed").get<std::uint64_t>();
   row.input = said.at("input");
@@ -117,13 +119,14 @@ int run_checks(const Subject& with, std::size_t first, const std::string& only, 
   at::set_num_threads(1);  // tensors are tiny: threads would only wait for each other
   auto subject = with;
   std::string running;
+  std::ofstream last(last_input_of(report));  // its first line counts; hundreds are told, one over the other
   subject.trying = [&](std::uint64_t seed, const std::string& input) {
-    std::ofstream(last_input_of(report), std::ios::trunc) << Json{
-        {"check", running}, {"seed", seed}, {"input", input}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const Json line{{"check", running}, {"seed", seed}, {"input", input}};
+    last.seekp(0) << line.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n' << std::flush;
   };
   const auto checks = checks_for(subject);
   for (std::size_t i = first; i < checks.size(); ++i) {
-    if (!only.empty() && checks[i].id != only) continue;
+    if (!only.empty() && (checks[i].id != only || first > 0)) continue;  // after a start anew the one has its row
     running = checks[i].id;
     append(report, {{"check", running}, {"promise", checks[i].promise}});
     const auto row = run_one(subject, checks[i]);

@@ -69,6 +69,12 @@ def test_a_crash_costs_one_check_and_names_it(found):
     assert "order" not in found["aggregator/dies_half_way"], "the checks after the crash were run"
 
 
+def test_one_check_that_ends_its_process_is_told_once(hansa, build_dir):
+    file = build_dir / "planted" / "hansa_planted_aggregators.so"
+    finished = hansa("plugins", "check", file, "--component", "dies_half_way", "--only", "half-way")
+    assert finished.returncode == 1 and finished.stdout.endswith("0 hold, 1 broken, 0 not concerned\n")
+
+
 def test_one_check_of_one_component_for_people(hansa, build_dir):
     file = build_dir / "planted" / "hansa_planted_aggregators.so"
     finished = hansa("plugins", "check", file, "--component", "returns_nan", "--only", "finite")
