@@ -177,8 +177,9 @@ TEST_CASE("where one half moves, a part of the version is what a node fetches, a
 TEST_CASE("versions encoded for the way down stand beside the plain ones") {
   Tiny tiny;
   const auto plain = tiny.cost();
-  tiny.stages.downlink_instances.compressors.push_back(owned<Compressor>(std::make_unique<Bytes>()));
-  tiny.stages.downlink_instances.chain = CodecChain({tiny.stages.downlink_instances.compressors[0].get()});
+  tiny.stages.downlink_instances.stages.push_back(
+      std::make_unique<const GuardedCodec>(owned<Compressor>(std::make_unique<Bytes>())));
+  tiny.stages.downlink_instances.chain = tiny.stages.downlink_instances.first(1);
   const auto cost = tiny.cost();
   CHECK(cost.down_most == 387);  // 4 + 71 + 4 + 15 + 65 + 57 = 216 -> 320; w to 352, b from 384 to 387
   CHECK(cost.node_disk == 387);
