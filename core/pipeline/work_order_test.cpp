@@ -41,7 +41,7 @@ TEST_CASE("a work order comes back from its text as it was, but for the cohort, 
   CHECK(back.rounds == 40);
   CHECK(back.clip_bound == 0.1);
   CHECK(back.exchange.view == "half");
-  CHECK(back.exchange.roles == order.exchange.roles);
+  CHECK((back.exchange.roles == order.exchange.roles));
   REQUIRE(back.exchange.up.size() == 1);
   CHECK(back.exchange.up[0].layout == order.exchange.up[0].layout);
   REQUIRE(back.exchange.down.size() == 1);
