@@ -246,9 +246,8 @@ class Estimator {
       for (const auto& tensor : standing->layout.tensors) state.push_back(optimiser_state(tensor));
       each += state_bytes(standing->layout, state);
     }
-    stages_.each_component("save", [&](const std::string&, Component& component) {
-      each += StateSize::of(component) + kEntryOfState;
-    });
+    stages_.each_component(
+        "save", [&](const std::string&, Component& component) { each += StateSize::of(component) + kEntryOfState; });
     const auto rounds = static_cast<std::uint64_t>(spec_.run.rounds);
     const auto kept = static_cast<std::uint64_t>(std::max<std::int64_t>(spec_.run.keep_versions, 1));
     return (std::min(kept, rounds + 1) + 1) * each + logs(views_.front()) + clients_ * upload + records();

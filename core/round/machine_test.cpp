@@ -203,7 +203,8 @@ TEST_CASE("an abort discards the attempt's uploads and starts the next attempt")
   CHECK(bench->next_attempt() == 2);
 }
 
-TEST_CASE("an attempt that cannot be planned counts like one that was opened, and leaves earlier outcomes as they are") {
+TEST_CASE(
+    "an attempt that cannot be planned counts like one that was opened, and leaves earlier outcomes as they are") {
   Bench bench;
   bench.join({1});
   bench->open(plan_for(*bench));
