@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
@@ -20,7 +21,7 @@ namespace {
 const std::vector<std::vector<std::int64_t>> kShapes{{64, 64}, {130, 96}, {37, 23}, {3, 1}, {300, 256}};
 
 at::Tensor weight_of(const std::vector<std::int64_t>& shape) {
-  auto weight = at::randn(shape, at::kFloat) * 0.02;
+  auto weight = at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(4), at::kFloat) * 0.02;
   weight[0].zero_();
   return weight;
 }

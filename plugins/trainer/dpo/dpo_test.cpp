@@ -4,6 +4,7 @@
 #include <map>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
@@ -56,9 +57,10 @@ void shift(RealParts& parts, const std::vector<at::Tensor>& by, double factor) {
   const at::NoGradGuard no_grad;
   for (Index i = 0; i < by.size(); ++i) parts.adapter->parameter(i).add_(by[i], factor);
 }
-std::vector<at::Tensor> directions(const RealParts& parts, double size) {
+std::vector<at::Tensor> directions(const RealParts& parts, double size, std::uint64_t seed) {
+  const auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   std::vector<at::Tensor> all;
-  for (const auto& one : parts.created) all.push_back(at::randn(one.sizes(), at::kFloat) * size);
+  for (const auto& one : parts.created) all.push_back(at::randn(one.sizes(), generator, at::kFloat) * size);
   return all;
 }
 // Log-probabilities of the answers of a batch's rows, each row by itself.
@@ -107,7 +109,7 @@ TEST_CASE(
     "what is reported for a llama equals the formula over its rows; the reference is the model without the adapter") {
   for (auto loss : {Loss::Sigmoid, Loss::Ipo}) {
     RealParts parts("lora");
-    shift(parts, directions(parts, 0.3), 1);
+    shift(parts, directions(parts, 0.3, 1), 1);
     auto params = one_step(0);
     params.loss = loss;
     Pairs data(3);
@@ -140,7 +142,7 @@ TEST_CASE(
 TEST_CASE("gradients equal finite differences of the reported loss") {
   for (auto loss : {Loss::Sigmoid, Loss::Ipo}) {
     RealParts parts("lora");
-    shift(parts, directions(parts, 0.2), 1);
+    shift(parts, directions(parts, 0.2, 2), 1);
     std::vector<at::Tensor> before;
     for (Index i = 0; i < parts.created.size(); ++i) before.push_back(parts.adapter->parameter(i).detach().clone());
     auto params = one_step(0.5);
@@ -158,7 +160,7 @@ TEST_CASE("gradients equal finite differences of the reported loss") {
     }
     params.learning_rate = 0;
     for (int trial = 0; trial < 3; ++trial) {
-      const auto along = directions(parts, 1);
+      const auto along = directions(parts, 1, 10 + static_cast<std::uint64_t>(trial));
       double expected = 0;
       for (std::size_t i = 0; i < along.size(); ++i) expected += (along[i] * gradients[i]).sum().item<double>();
       const auto slope = [&](double step) {
@@ -180,7 +182,7 @@ TEST_CASE("gradients equal finite differences of the reported loss") {
 TEST_CASE(
     "near what the round began with, the first step knows no difference, and the parameters are those that moved") {
   RealParts parts("lora"), base("lora");
-  shift(parts, directions(parts, 0.3), 1);
+  shift(parts, directions(parts, 0.3, 1), 1);
   auto params = one_step(0.01);
   params.steps = 8;
   params.reference = Reference::RoundStart;
