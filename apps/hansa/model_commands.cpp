@@ -127,8 +127,9 @@ ModelCommands::ModelCommands(CLI::App& program) : options_(std::make_unique<Opti
   generate->add_option("--top-p", o.generate.top_p, "Sample among the likeliest tokens with this probability together")
       ->check(CLI::Range(0.0, 1.0));
   generate->add_option("--seed", o.generate.seed, "The same seed gives the same text");
-  generate->add_flag("--json", o.json,
-                     "One JSON object at the end instead of text: text, ids, seconds, tokens per second");
+  generate->add_flag(
+      "--json", o.json,
+      "One JSON object at the end instead of text: what was generated, its ids, seconds, tokens per second");
 
   auto* eval = o.eval_app = program.add_subcommand("eval", "Measure a model on text: loss, perplexity, bits per byte");
   o.add_model(*eval);
@@ -195,7 +196,7 @@ int ModelCommands::Options::run_generate() const {
   const auto made = hansa::generate(*session.model, tokenizer, prompt, generate);
   const auto rest = made.seconds - made.first_seconds;
   Json result{{"prompt", prompt},
-              {"text", made.text},
+              {"generated", made.text},
               {"ids", made.ids},
               {"prompt_tokens", made.prompt_tokens},
               {"first_token_seconds", made.first_seconds},
