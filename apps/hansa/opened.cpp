@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <set>
 
 #include <fmt/format.h>
 #include <hf/safetensors.hpp>
@@ -34,30 +33,58 @@ std::string build_text() {
 
 namespace {
 
-std::vector<const config::ComponentSpec*> components_of(const config::RunSpec& spec) {
-  std::vector<const config::ComponentSpec*> all{
-      &spec.model,   &spec.adapter,    &spec.trainer,          &spec.data,     &spec.evaluator,
-      &spec.privacy, &spec.aggregator, &spec.server_optimizer, &spec.selector, &spec.round_policy};
-  for (const auto& codec : spec.codecs) all.push_back(&codec);
-  for (const auto& codec : spec.downlink) all.push_back(&codec);
-  std::erase_if(all, [](const auto* one) { return !one->component; });
-  return all;
+// The plugin files of components, and of those that their parameters name (`inner = { use = "…" }`); each once, in that order.
+class UsedFiles {
+ public:
+  explicit UsedFiles(const StrategyRegistry& registry) : registry_(registry) {}
+
+  void add(const config::ComponentSpec& spec) {
+    if (spec.component) add(*spec.component, spec.params);
+  }
+  void add(const std::vector<config::ComponentSpec>& specs) {
+    for (const auto& spec : specs) add(spec);
+  }
+  const std::vector<const PluginFile*>& all() const { return files_; }
+
+ private:
+  void add(const HansaComponent& component, const Value& params) {
+    const auto* file = &registry_.file_of(component);
+    if (std::ranges::find(files_, file) == files_.end()) files_.push_back(file);
+    for (std::uint32_t i = 0; i < component.param_count; ++i)
+      if (const auto* value = params.find(component.params[i]->name)) add(*component.params[i], *value);
+  }
+  void add(const HansaParam& param, const Value& value) {
+    if (param.type == HANSA_COMPONENT) {
+      if (const auto* inner = registry_.find(param.component_kind, text_of(value))) add(*inner, value);
+    } else if (param.type == HANSA_LIST) {
+      for (std::size_t i = 0; i < value.size(); ++i) add(*param.element, value.at(i));
+    } else if (param.type == HANSA_TABLE) {
+      for (std::uint32_t i = 0; i < param.field_count; ++i)
+        if (const auto* field = value.find(param.fields[i]->name)) add(*param.fields[i], *field);
+    }
+  }
+
+  const StrategyRegistry& registry_;
+  std::vector<const PluginFile*> files_;
+};
+
+// What runs on nodes, so that they must have the coordinator's files.
+UsedFiles files_on_nodes(const config::RunSpec& spec, const StrategyRegistry& registry) {
+  UsedFiles used(registry);
+  for (const auto* one : {&spec.model, &spec.adapter, &spec.trainer, &spec.data}) used.add(*one);
+  used.add(spec.codecs);
+  used.add(spec.downlink);
+  used.add(spec.privacy);
+  used.add(spec.evaluator);
+  return used;
 }
 
 }  // namespace
 
 std::vector<wire::PluginRef> shared_plugins(const config::RunSpec& spec, const StrategyRegistry& registry) {
-  std::vector<const config::ComponentSpec*> shared{&spec.model, &spec.adapter, &spec.trainer, &spec.data};
-  for (const auto& codec : spec.codecs) shared.push_back(&codec);
-  if (spec.privacy.component) shared.push_back(&spec.privacy);
-  if (spec.evaluator.component) shared.push_back(&spec.evaluator);
+  const auto used = files_on_nodes(spec, registry);
   std::vector<wire::PluginRef> refs;
-  for (const auto* component : shared) {
-    const auto& file = registry.file_of(*component->component);
-    const wire::PluginRef ref{file.plugin->id, file.plugin->version, {}};
-    const bool seen = std::any_of(refs.begin(), refs.end(), [&](const auto& one) { return one.id == ref.id; });
-    if (!seen) refs.push_back({ref.id, ref.version, file.sha256});
-  }
+  for (const auto* file : used.all()) refs.push_back({file->plugin->id, file->plugin->version, file->sha256});
   return refs;
 }
 
@@ -70,12 +97,13 @@ Digests digests_of(const config::RunSpec& spec) {
 }
 
 void describe_run(const RunDirectory& directory, const OpenedPipeline& opened) {
-  std::set<std::string> used;
-  for (const auto* one : components_of(opened.spec)) used.insert(opened.registry->file_of(*one->component).plugin->id);
+  auto used = files_on_nodes(opened.spec, *opened.registry);
+  const auto& spec = opened.spec;
+  for (const auto* one : {&spec.aggregator, &spec.server_optimizer, &spec.selector, &spec.round_policy}) used.add(*one);
   nlohmann::ordered_json plugins = nlohmann::ordered_json::array();
   for (const auto& file : opened.registry->files()) {
     if (file.outcome != Outcome::Loaded) continue;
-    const bool of_this_run = used.contains(file.plugin->id);
+    const bool of_this_run = std::ranges::find(used.all(), &file) != used.all().end();
     plugins.push_back(
         {{"id", file.plugin->id}, {"version", file.plugin->version}, {"sha256", file.sha256}, {"used", of_this_run}});
     if (file.voucher) plugins.back()["vouched_by"] = file.voucher->text();

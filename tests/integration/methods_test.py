@@ -260,3 +260,5 @@ def test_rules_that_look_at_single_updates_run_over_processes(study, rule):
     run = study(aggregator=rule, rounds=2, silos=6 if "bucketing" in rule else 3).both()  # krum takes three buckets and more
     assert learnt(run)
     assert [event["event"] for event in events(run)].count("round_released") == 2
+    used = {plugin["id"].removeprefix("org_hansa_") for plugin in json.loads((run / "run.json").read_text())["plugins"] if plugin["used"]}
+    assert set(re.findall('use = "([a-z]+)"', rule)) <= used  # the one inside too
