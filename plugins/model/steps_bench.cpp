@@ -1,5 +1,5 @@
-// Trains, or generates, with a model's real plugin file on given tokens and prints how long each step took, in one JSON object:
-// one side of tests/bench/train.py and generate.py. Not a test.
+// Trains with a model's real plugin file on given tokens and prints how long each step took, in one JSON object: one side of
+// tests/bench/train.py. Not a test.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -9,9 +9,7 @@
 #include <iostream>
 #include <thread>
 
-#include <ATen/ops/argmax.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/Parallel.h>
@@ -86,7 +84,11 @@ std::vector<at::Tensor> inject(Model& model, const Json& what) {
       pair.A = at::randn({rank, module.in}, nn::make_generator(++seed), at::kFloat)
                    .mul_(1 / std::sqrt(3.0 * static_cast<double>(module.in)))
                    .requires_grad_();
-      pair.B = at::zeros({module.out, rank}, at::kFloat).requires_grad_();
+      // Where gradients are asked for B is not 0, or A's would all be 0.
+      pair.B = what.contains("gradient")
+                   ? at::randn({module.out, rank}, nn::make_generator(++seed), at::kFloat).mul_(0.02)
+                   : at::zeros({module.out, rank}, at::kFloat);
+      pair.B.requires_grad_();
       parameters.insert(parameters.end(), {pair.A, pair.B});
       injections.push_back({module.name, pair});
     } else if (module.kind != Module::Kind::Attention && module.kind != Module::Kind::Head) {
@@ -135,30 +137,6 @@ Json training(Model& model, const Json& what) {
   return result;
 }
 
-Json generation(Model& model, const Json& what) {
-  const auto length = what.at("length").get<std::int64_t>(), more = what.at("steps").get<std::int64_t>();
-  const auto prompt = read_tokens(what, length).narrow(0, 0, 1).contiguous();
-  Json result{{"prefill", Json::array()}, {"decode", Json::array()}};
-  for (int round = 0; round < what.at("rounds").get<int>(); ++round) {
-    const auto cache = model.cache(1, length + more);
-    auto start = now();
-    auto labels = at::full(prompt.sizes(), -100, at::kLong);
-    labels.select(1, length - 1).fill_(0);  // as hansa generate does
-    auto logits = model.logits({.tokens = prompt, .labels = labels}, cache.get());
-    result["prefill"].push_back(now() - start);
-    Json ids = Json::array();
-    start = now();
-    for (std::int64_t i = 0; i < more; ++i) {
-      const auto next = logits[0][logits.size(1) - 1].argmax().item<std::int64_t>();
-      ids.push_back(next);
-      logits = model.logits({.tokens = at::full({1, 1}, next, at::kLong)}, cache.get());
-    }
-    result["decode"].push_back((now() - start) / static_cast<double>(more));
-    result["ids"] = ids;
-  }
-  return result;
-}
-
 }  // namespace
 
 int main(int count, char** words) {
@@ -182,7 +160,7 @@ int main(int count, char** words) {
                .recompute = what.at("recompute").get<bool>()});
   const auto load_seconds = now() - start;
   const auto load_peak = peak.take(), loaded = memory_kb();
-  auto result = what.at("task") == "train" ? training(*model, what) : generation(*model, what);
+  auto result = training(*model, what);
   result["peak_kb"] = status_kb("VmHWM");
   result["before_kb"] = before;
   result["load"] = {{"seconds", load_seconds}, {"idle_kb", idle}, {"peak_kb", load_peak}, {"held_kb", loaded}};

@@ -135,7 +135,7 @@ def row(name, shape):
 # ---- the whole
 
 def ours(shape, dtype="bf16", recompute=False, kernels="fast", **more):
-    what = {"task": "train", "model": shape["config"]["model_type"], "dtype": dtype, "kernels": kernels, "recompute": recompute,
+    what = {"model": shape["config"]["model_type"], "dtype": dtype, "kernels": kernels, "recompute": recompute,
             "rate": RATE, "threads": THREADS, **{k: shape[k] for k in ("checkpoint", "tokens", "batch", "length", "rank", "steps")},
             **more}
     out = subprocess.run([BUILD / "plugins" / "hansa_steps_bench", BUILD / "lib" / "hansa" / "plugins", json.dumps(what)],
@@ -204,7 +204,9 @@ def compare(label, arguments, folder):
         losses, gradients = {}, {}
         for dtype in ("f32", "bf16"):
             path = str(folder / f"gradient.{dtype}")
-            losses[dtype] = ours({**shape, "steps": 200}, dtype, gradient=path)["loss"]
+            run = ours({**shape, "steps": 200}, dtype, gradient=path)
+            losses[dtype] = run["loss"]
+            figures[f"{label}_{dtype}_growth_mb"] = run["growth_kb"] / 1e3  # of resident memory, over the last four fifths
             gradients[dtype] = numpy.fromfile(path, dtype=numpy.float32)
         a, b = gradients["f32"].astype(float), gradients["bf16"].astype(float)
         figures[f"{label}_loss_apart"] = abs(statistics.mean(losses["bf16"]) / statistics.mean(losses["f32"]) - 1)

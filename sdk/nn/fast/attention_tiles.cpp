@@ -16,8 +16,8 @@
 namespace hansa::nn::fast {
 
 std::int64_t Tiles::block() const {
-  // Two tiles of scores are at work at once: so few queries that both stay in a core's second-level cache, half of which
-  // this is on the machines of today, but not so few that the products become thin.
+  // Two tiles of scores are at work at once: so few queries that both (1 MiB of bf16) stay in a core's second-level cache, but
+  // not so few that the products become thin.
   constexpr std::int64_t kMost = 128, kLeast = 32, kScores = 256 * 1024;
   auto queries = kMost;
   while (queries > kLeast && queries * heads.group() * length > kScores) queries /= 2;
