@@ -11,12 +11,13 @@ namespace hansa::nn::fast {
 // A matrix [keys, dim] as the second factor of products: 32-bit words of two neighbours along what is summed over. Keys count in
 // multiples of kKeyStep; what is beyond the last is 0.
 struct Packed {
-  std::uint32_t *turned = nullptr, *pairs = nullptr;  // [dim / 2, keys]: sums over dim; [keys / 2, dim]: sums over keys
+  std::uint32_t* turned = nullptr;  // [keys / kKeyStep, dim / 2, kKeyStep]: sums over dim
+  std::uint32_t* pairs = nullptr;   // [keys / 2, dim]: sums over keys
 };
 constexpr std::int64_t kKeyStep = 64;
 
 struct AttentionRows {  // rows of one key-value head, at most kMostRows
-  static constexpr std::int64_t kMostRows = 32;
+  static constexpr std::int64_t kMostRows = 64;
   const Half *q = nullptr, *d_out = nullptr;  // [rows, dim]
   Packed k, v;                                // of [keys, dim]
   std::int64_t rows = 0, dim = 0, keys = 0;   // dim in multiples of 16
@@ -26,7 +27,7 @@ struct AttentionRows {  // rows of one key-value head, at most kMostRows
   float scale = 1;
   Half *out = nullptr, *dq = nullptr;  // [rows, dim]
   float *dk = nullptr, *dv = nullptr;  // [keys, dim], added to
-  float* scratch = nullptr;            // attention_scratch(keys, dim) numbers
+  float* scratch = nullptr;            // the kernel's scratch(keys, dim) numbers
 };
 
 struct AttentionKernel {
@@ -34,9 +35,9 @@ struct AttentionKernel {
   void (*forward)(const AttentionRows&);
   void (*backward)(const AttentionRows&);
   void (*round)(const float* from, Half* to, std::int64_t count);
+  std::int64_t (*scratch)(std::int64_t keys, std::int64_t dim);  // of one thread, without dk and dv
 };
 
-std::int64_t attention_scratch(std::int64_t keys, std::int64_t dim);  // of one thread, without dk and dv
 const AttentionKernel* attention_kernel();                            // null where the processor has no such products
 
 extern const AttentionKernel kAvx512Attention;

@@ -200,9 +200,8 @@ class ByKernel {
     return {all.turned ? all.turned + from : nullptr, all.pairs ? all.pairs + from : nullptr};
   }
   at::Tensor scratch_of(std::int64_t more) {
-    return buffers_.get(
-        "scratch", {static_cast<std::int64_t>(at::get_num_threads()), attention_scratch(keys_, of_.heads.dim) + more},
-        at::kFloat);
+    const auto threads = static_cast<std::int64_t>(at::get_num_threads());
+    return buffers_.get("scratch", {threads, kernel_.scratch(keys_, of_.heads.dim) + more}, at::kFloat);
   }
   AttentionRows job_of(const Tile& tile, float* scratch) const {
     AttentionRows job;
@@ -254,13 +253,6 @@ at::Tensor scratch_for_products(const Tiles& of, const at::Tensor& q, Buffers& b
 }
 
 }  // namespace
-
-std::int64_t attention_scratch(std::int64_t keys, std::int64_t dim) {
-  constexpr auto kRows = AttentionRows::kMostRows;
-  // Backward: scores and their gradients in fp32; slopes by row and in pairs, probabilities in pairs; q and d_out in pairs, dq;
-  // two rows of probabilities. Forward needs less.
-  return 2 * kRows * keys + 3 * kRows / 2 * keys + 2 * kRows / 2 * dim + kRows * dim + keys;
-}
 
 void attend(const Tiles& of, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor& out,
             at::Tensor& log_sum, Buffers& buffers, Products products) {
