@@ -14,7 +14,9 @@
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "nn/fast/head_kernel.hpp"
 #include "nn/fast/passes.hpp"
+#include "nn/fast/shared_out.hpp"
 
 namespace hansa::nn {
 
@@ -65,6 +67,36 @@ at::Tensor soften_fused(at::Tensor& logits, const at::Tensor& labels) {
                                             : soften_rows<fast::Half>(logits, labels);
 }
 
+// Rows that make the kernel worth its while on every core; the kernel does not know gradients of the weight.
+const fast::HeadKernel* kernel_for(const at::Tensor& hidden, bool weight_grad) {
+  constexpr std::int64_t kLeastRows = 32;
+  const bool suits = hidden.scalar_type() == at::kBFloat16 && !weight_grad && hidden.size(1) % 16 == 0 &&
+                     hidden.size(0) >= kLeastRows * at::get_num_threads();
+  return suits ? fast::head_kernel() : nullptr;
+}
+
+at::Tensor by_kernel(const fast::HeadKernel& kernel, const at::Tensor& hidden, const at::Tensor& weight,
+                     const at::Tensor& labels, at::Tensor& d_hidden) {
+  const auto rows = hidden.size(0), dim = hidden.size(1), most = fast::HeadRows::kMostRows;
+  const auto h = hidden.contiguous(), w = weight.contiguous(), held = labels.contiguous();
+  auto nats = at::empty({rows}, hidden.options().dtype(at::kDouble));
+  const auto scratch = at::empty({static_cast<std::int64_t>(at::get_num_threads()), kernel.scratch(dim)},
+                                 hidden.options().dtype(at::kFloat));
+  fast::shared_out((rows + most - 1) / most, [&](std::int64_t item, int thread) {
+    const auto first = item * most;
+    kernel.rows({.hidden = static_cast<const fast::Half*>(h.const_data_ptr()) + first * dim,
+                 .weight = static_cast<const fast::Half*>(w.const_data_ptr()),
+                 .labels = held.const_data_ptr<std::int64_t>() + first,
+                 .rows = std::min(most, rows - first),
+                 .dim = dim,
+                 .vocabulary = w.size(0),
+                 .nats = nats.data_ptr<double>() + first,
+                 .d_hidden = d_hidden.defined() ? static_cast<fast::Half*>(d_hidden.data_ptr()) + first * dim : nullptr,
+                 .scratch = scratch.data_ptr<float>() + thread * scratch.size(1)});
+  });
+  return nats.sum();
+}
+
 class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
@@ -75,11 +107,19 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
     const auto rows = hidden.size(0), vocabulary = weight.size(0);
     const auto transposed = weight.t();
     auto total = at::zeros({}, hidden.options().dtype(at::kDouble));
-    auto d_hidden = hidden_grad ? at::empty_like(hidden) : at::Tensor();
+    auto d_hidden = hidden_grad ? at::empty(hidden.sizes(), hidden.options()) : at::Tensor();
     auto d_weight = weight_grad ? at::zeros(weight.sizes(), weight.options().dtype(at::kFloat)) : at::Tensor();
     const bool fused = kernels == Kernels::Fast && soft_cap == 0 && hidden.is_cpu() &&
                        (hidden.scalar_type() == at::kFloat || hidden.scalar_type() == at::kBFloat16);
     const bool half = hidden.scalar_type() != at::kFloat, widened = half && !fused;
+    if (const auto* kernel = fused ? kernel_for(hidden, weight_grad) : nullptr) {
+      total = by_kernel(*kernel, hidden, weight, labels, d_hidden);
+      context->save_for_backward({d_hidden, d_weight});
+      return total.to(at::kFloat);
+    }
+    // As many chunks as it takes, all of one size: each reads the whole weight, a short last one too.
+    const auto chunks = (rows + chunk_rows - 1) / chunk_rows;
+    if (chunks > 0) chunk_rows = (rows + chunks - 1) / chunks;
     auto logits_buffer = at::empty({std::min(chunk_rows, rows), vocabulary}, hidden.options());
     auto float_buffer = widened ? at::empty(logits_buffer.sizes(), hidden.options().dtype(at::kFloat)) : logits_buffer;
     for (std::int64_t first = 0; first < rows; first += chunk_rows) {

@@ -10,7 +10,7 @@ constexpr int kLanes = 16;
 
 void pack(const Half* matrix, Index count, Index keys, Index dim, const Packed& to) {
   if (to.pairs) {
-    pair_rows(matrix, count, dim, to.pairs);
+    pair_rows(matrix, count, dim, to.pairs, dim);
     const Index done = (count + 1) / 2 * dim;
     __builtin_memset(to.pairs + done, 0, sizeof(Word) * static_cast<std::size_t>(keys / 2 * dim - done));
   }
@@ -157,8 +157,7 @@ struct Slopes {
 void backward(const AttentionRows& job) {
   constexpr Index most = AttentionRows::kMostRows;
   const Span span = span_of(job);
-  // Rows of pairs are read column by column: not at a distance at which they would crowd each other out of the cache.
-  const Index width = span.size(), pair_width = width + kLanes;
+  const Index width = span.size(), pair_width = width + kApart;
   float *p = job.scratch, *d = p + kAtOnce * width;
   auto* slopes = reinterpret_cast<Half*>(d + kAtOnce * width);            // by row: the gradient of the products
   auto* slope_pairs = reinterpret_cast<Word*>(slopes + kAtOnce * width);  // the same, two rows a word
@@ -179,8 +178,8 @@ void backward(const AttentionRows& job) {
             job.dim, width / 2, false);
     round_all(dq, job.dq + begin * job.dim, rows * job.dim);
   }
-  pair_rows(job.q, job.rows, job.dim, q_pairs);
-  pair_rows(job.d_out, job.rows, job.dim, d_pairs);
+  pair_rows(job.q, job.rows, job.dim, q_pairs, job.dim);
+  pair_rows(job.d_out, job.rows, job.dim, d_pairs, job.dim);
   const Index steps = (job.rows + 1) / 2;
   product({p_pairs, 1, pair_width}, {d_pairs, job.dim}, {job.dv + span.first * job.dim, job.dim}, width, job.dim, steps,
           true);
@@ -191,7 +190,7 @@ void backward(const AttentionRows& job) {
 // What backward lays out; forward needs less.
 Index scratch(Index keys, Index dim) {
   constexpr Index most = AttentionRows::kMostRows;
-  return 2 * kAtOnce * keys + kAtOnce * keys / 2 + 2 * (most / 2) * (keys + kLanes) + 2 * (most / 2) * dim + kAtOnce * dim;
+  return 2 * kAtOnce * keys + kAtOnce * keys / 2 + 2 * (most / 2) * (keys + kApart) + 2 * (most / 2) * dim + kAtOnce * dim;
 }
 
 }  // namespace

@@ -1,10 +1,8 @@
 #include "nn/fast/attention_tiles.hpp"
 
 #include <algorithm>
-#include <atomic>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/mm.h>
@@ -12,6 +10,7 @@
 
 #include "nn/fast/attention_kernel.hpp"
 #include "nn/fast/passes.hpp"
+#include "nn/fast/shared_out.hpp"
 
 namespace hansa::nn::fast {
 
@@ -115,17 +114,6 @@ void backward_tiles(const Tiles& of, std::int64_t outer, std::int64_t slot, cons
   if (!first) return;
   dk.zero_();
   dv.zero_();
-}
-
-// The items are unlike in size, and cores in speed: who is ready takes the next one. Items write to places of their own, so
-// that it makes no difference to the result who did which.
-template <class Body>
-void shared_out(std::int64_t count, const Body& body) {
-  std::atomic<std::int64_t> next = 0;
-  at::parallel_for(0, std::min<std::int64_t>(count, at::get_num_threads()), 1, [&](std::int64_t, std::int64_t) {
-    const at::AutoDispatchBelowADInplaceOrView below;
-    for (auto i = next++; i < count; i = next++) body(i, at::get_thread_num());
-  });
 }
 
 // ---- by the processor's own kernel

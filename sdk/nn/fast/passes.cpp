@@ -1,5 +1,7 @@
 #include "nn/fast/passes.hpp"
+
 #include "nn/fast/attention_kernel.hpp"
+#include "nn/fast/head_kernel.hpp"
 
 namespace hansa::nn::fast {
 
@@ -42,6 +44,10 @@ const AttentionKernel* attention_kernel() {
   static const auto* const chosen = has_avx512() ? &kAvx512Attention : nullptr;
   return chosen;
 }
+const HeadKernel* head_kernel() {
+  static const auto* const chosen = has_avx512() ? &kAvx512Head : nullptr;
+  return chosen;
+}
 #else
 bool available(Instructions with) { return with == Instructions::Base; }
 template <>
@@ -53,6 +59,7 @@ const Passes<Half>& passes<Half>(Instructions) {
   return kBaseHalf;
 }
 const AttentionKernel* attention_kernel() { return nullptr; }
+const HeadKernel* head_kernel() { return nullptr; }
 #endif
 
 template <>
