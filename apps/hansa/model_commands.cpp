@@ -78,7 +78,7 @@ struct ModelCommands::Options {
   std::vector<Path> plugin_path;
   std::vector<std::string> texts;
   config::PluginsSection trust;
-  std::string prompt, compute = "f32", base_dtype = "compute", device = "auto", source;
+  std::string prompt, compute = "auto", base_dtype = "compute", device = "auto", source;
   GenerateOptions generate;
   bool json = false, decode = false;
   CLI::App *generate_app = nullptr, *eval_app = nullptr, *logits_app = nullptr, *tokens_app = nullptr,
@@ -87,7 +87,8 @@ struct ModelCommands::Options {
   void add_model(CLI::App& app) {
     app.add_option("--model", model, "A Hugging Face directory")->required()->check(CLI::ExistingDirectory);
     app.add_option("--adapter", adapter, "An adapter's directory (PEFT)")->check(CLI::ExistingDirectory);
-    app.add_option("--compute", compute, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    app.add_option("--compute", compute, "auto, f32 or bf16; auto: bf16 where the base is quantised, else f32")
+        ->check(CLI::IsMember({"auto", "f32", "bf16"}));
     app.add_option("--base-dtype", base_dtype, "How weights are held: compute, nf4 or int8")
         ->check(CLI::IsMember(base_dtype_names()));
     app.add_option("--device", device, "auto, cpu or cuda:N; auto: the first CUDA device where there is one");
@@ -101,9 +102,10 @@ struct ModelCommands::Options {
   ModelSession open(const StrategyRegistry& registry) const {
     const auto names = base_dtype_names();
     const auto base = std::find(names.begin(), names.end(), base_dtype) - names.begin();
+    const bool half = compute == "bf16" || (compute == "auto" && static_cast<BaseDtype>(base) != BaseDtype::Compute);
     return open_model(registry, {}, model, adapter.empty() ? std::nullopt : std::optional(adapter),
                       {.device = require_device(device),
-                       .compute = compute == "bf16" ? DType::bf16 : DType::f32,
+                       .compute = half ? DType::bf16 : DType::f32,
                        .base = static_cast<BaseDtype>(base)});
   }
 

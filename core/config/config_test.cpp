@@ -304,6 +304,18 @@ TEST_CASE("devices are each machine's own: no part of what they agree on, but of
   CHECK(again.spec.nodes.at(0).device == "cuda:1");
 }
 
+TEST_CASE("what is computed in is bf16 where the base is quantised, f32 elsewhere, and stated") {
+  Workplace w;
+  const auto plain = w.load_text(kSmall), small = w.load_text(kSmall, {"model.base_dtype=nf4"}),
+             told = w.load_text(kSmall, {"model.base_dtype=nf4", "model.compute=f32"});
+  CHECK(plain.spec.model_host.compute == "f32");
+  CHECK(small.spec.model_host.compute == "bf16");
+  CHECK(told.spec.model_host.compute == "f32");
+  const auto stated = std::ranges::find(small.settings, "model.compute", &Setting::key);
+  REQUIRE(stated != small.settings.end());
+  CHECK(stated->value == "\"bf16\"");
+}
+
 TEST_CASE("secrets are neither shown nor stored") {
   Workplace w;
   const auto loaded = w.load_text(kSmall, {"trainer.token=hush"});

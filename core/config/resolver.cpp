@@ -362,6 +362,10 @@ void Resolver::check_across() {
         span_of("privacy", "epsilon_budget"),
         fmt::format("`privacy.epsilon_budget` is set, but `{}` adds no noise: no epsilon holds", spec_.privacy.use),
         "choose a mechanism with noise, or remove the budget");
+  if (auto& compute = spec_.model_host.compute; compute == "auto") {
+    compute = spec_.model_host.base_dtype == BaseDtype::Compute ? "f32" : "bf16";
+    restate("model.compute", toml_value(Value::text(compute)));
+  }
   if (spec_.train.threads == 0 && r_.files == Files::Look) {
     const auto cores = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
     spec_.train.threads = spec_.nodes.size() > 1 ? 1 : cores;

@@ -51,7 +51,7 @@ struct RunSection {
 struct ModelSection {           // beside the model plugin's own parameters in [model]
   std::filesystem::path path;   // a Hugging Face directory
   std::string device = "auto";  // auto | cpu | cuda:N, of this machine: no part of what nodes and coordinator agree on
-  std::string compute = "f32";  // f32 | bf16
+  std::string compute = "auto";  // f32 | bf16; auto is resolved: bf16 where the base is quantised, else f32
   BaseDtype base_dtype = BaseDtype::Compute;
   Kernels kernels = Kernels::Fast;
   bool recompute = false;   // activations again in the backward pass: slower, smaller

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <thread>
 
 #include <ATen/ops/empty.h>
@@ -37,16 +38,16 @@ std::int64_t status_kb(const std::string& key) {
 // Anonymous and shared memory: without the pages of mapped files, which the system takes back when it likes.
 std::int64_t memory_kb() { return status_kb("RssAnon") + status_kb("RssShmem"); }
 
-class Peak {  // of memory_kb(), looked at every two milliseconds
+class Peak {  // of memory_kb(), looked at from time to time: what lasts for less is not seen
  public:
-  Peak()
-      : thread_([this](const std::stop_token& stop) {
+  explicit Peak(std::chrono::milliseconds every)
+      : thread_([this, every](const std::stop_token& stop) {
           while (!stop.stop_requested()) {
             peak_ = std::max(peak_.load(), memory_kb());
-            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            std::this_thread::sleep_for(every);
           }
         }) {}
-  std::int64_t take() { return peak_.exchange(memory_kb()); }  // since the last call
+  std::int64_t kb() const { return peak_; }
 
  private:
   std::atomic<std::int64_t> peak_ = 0;
@@ -151,7 +152,7 @@ int main(int count, char** words) {
   StrategyRegistry registry;
   registry.scan({std::filesystem::path(words[1]) / ("hansa_" + name + ".so"), "the benchmark"});
   const auto model = create<Model>(registry, name, Value(), HostServices{});
-  Peak peak;
+  std::optional<Peak> peak(std::in_place, std::chrono::milliseconds(2));
   const auto start = now();
   model->open(what.at("checkpoint").get<std::string>(),
               {.compute = what.at("dtype") == "bf16" ? DType::bf16 : DType::f32,
@@ -159,12 +160,13 @@ int main(int count, char** words) {
                .kernels = what.at("kernels") == "fast" ? Kernels::Fast : Kernels::Plain,
                .recompute = what.at("recompute").get<bool>()});
   const auto load_seconds = now() - start;
-  const auto load_peak = peak.take(), loaded = memory_kb();
+  const auto load_peak = peak->kb(), loaded = memory_kb();
+  peak.emplace(std::chrono::milliseconds(50));  // a look takes the steps' time
   auto result = training(*model, what);
   result["peak_kb"] = status_kb("VmHWM");
   result["before_kb"] = before;
   result["load"] = {{"seconds", load_seconds}, {"idle_kb", idle}, {"peak_kb", load_peak}, {"held_kb", loaded}};
-  result["memory_peak_kb"] = std::max(peak.take(), load_peak);
+  result["memory_peak_kb"] = std::max(peak->kb(), load_peak);
   std::cout << result << "\n";
   return 0;
 }

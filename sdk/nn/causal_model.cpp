@@ -219,8 +219,10 @@ void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& o
       hold(place, quantises(place.module) ? read_through(scratch, place) : read(place, opening.compute));
     } catch (const std::bad_alloc&) {
       ran_out(checkpoint, name);
+    } catch (const c10::OutOfMemoryError&) {  // of a device
+      ran_out(checkpoint, name);
     } catch (const c10::Error& problem) {
-      // What LibTorch's allocator throws has no type of its own.
+      // What LibTorch's allocator for the CPU throws has no type of its own.
       if (std::string_view(problem.what_without_backtrace()).find("can't allocate memory") == std::string_view::npos)
         throw;
       ran_out(checkpoint, name);
@@ -230,7 +232,7 @@ void CausalModel::open(const std::filesystem::path& checkpoint, const Opening& o
 
 // Before anything is read: reading for minutes and then being killed tells nobody why.
 void CausalModel::require_room(const std::filesystem::path& checkpoint) const {
-  require_memory(checkpoint.string(), plan().modules, opening_, quantisable(), free_memory());
+  require_memory(checkpoint.string(), plan().modules, opening_, quantisable(), free_memory_on(opening_.device));
 }
 
 void CausalModel::ran_out(const std::filesystem::path& checkpoint, const std::string& module) {

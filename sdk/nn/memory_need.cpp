@@ -1,5 +1,6 @@
 #include "nn/memory_need.hpp"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 
 #include <quantised/held_bytes.hpp>
@@ -19,6 +20,11 @@ std::string way(BaseDtype base, DType compute) {
 
 }  // namespace
 
+FreeMemory free_memory_on(at::Device device) {
+  if (device.is_cpu() || device.is_meta()) return free_memory();
+  return {c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first, device.str()};
+}
+
 std::string what_would_fit(const std::vector<Module>& modules, const std::vector<bool>& quantisable,
                            std::uint64_t available) {
   std::string least;
@@ -26,7 +32,7 @@ std::string what_would_fit(const std::vector<Module>& modules, const std::vector
        {std::pair{BaseDtype::Compute, DType::bf16}, {BaseDtype::Int8, DType::bf16}, {BaseDtype::Nf4, DType::bf16}}) {
     const auto need = quantised::held_bytes(modules, compute, base, quantisable);
     if (need <= available) return fmt::format("{} takes {} and fits", way(base, compute), gigabytes(need));
-    least = fmt::format("even {} takes {}: it needs a machine with more", way(base, compute), gigabytes(need));
+    least = fmt::format("even {} takes {}: it needs a machine or a device with more", way(base, compute), gigabytes(need));
   }
   return least;
 }

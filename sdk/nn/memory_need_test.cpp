@@ -1,5 +1,6 @@
 #include "nn/memory_need.hpp"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <quantised/held_bytes.hpp>
 
 #include "base/error.hpp"
@@ -17,7 +18,33 @@ const std::vector<Module> kModules = {{"embedding", Kind::Embedding, 1000, 64, f
 const std::vector<bool> kQuantisable = {false, false, true, false, false};
 constexpr std::uint64_t kTable = 64000, kLinear = 40960, kSmall = 640 + 64;  // numbers
 
+// A device that this LibTorch knows by name alone, with so many bytes free on its second one.
+struct OtherDevice : c10::DeviceAllocator {
+  bool initialized() override { return true; }
+  void emptyCache(c10::MempoolId_t) override {}
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override { return {}; }
+  void resetAccumulatedStats(c10::DeviceIndex) override {}
+  void resetPeakStats(c10::DeviceIndex) override {}
+  std::pair<std::size_t, std::size_t> getMemoryInfo(c10::DeviceIndex index) override {
+    return {index == 1 ? 500'000 : 0, 1'000'000'000};
+  }
+  c10::DataPtr allocate(std::size_t) override { return {}; }
+  void copy_data(void*, const void*, std::size_t) const override {}
+};
+
 }  // namespace
+
+TEST_CASE("what is free is asked of the device that shall hold the weights") {
+  static OtherDevice other;  // LibTorch keeps the address
+  c10::SetAllocator(c10::DeviceType::XPU, &other);
+  const auto free = free_memory_on({c10::DeviceType::XPU, 1});
+  CHECK(free.bytes == 500'000);
+  CHECK(free.limit == "xpu:1");
+  CHECK_THROWS_WITH(require_memory("here", kModules, {.compute = DType::f32}, kQuantisable, free),
+                    Catch::Contains("but xpu:1 leaves") && Catch::Contains("bf16"));
+  CHECK(free_memory_on(at::kCPU).bytes > 500'000);
+}
 
 TEST_CASE("the need is what is held, and the largest weight in fp32 where it is made smaller") {
   CHECK(quantised::held_bytes(kModules, DType::f32, BaseDtype::Compute, kQuantisable) ==

@@ -112,9 +112,11 @@ namespace {
 // factor * byᵀ x [columns of by, columns of x] in fp32, for a few columns of `by`.
 template <class T>
 at::Tensor thin_product(const at::Tensor& by, const at::Tensor& x, double factor) {
-  const auto held = by.to(at::kFloat).contiguous();
+  const auto held = at::empty({by.size(0), by.size(1)}, by.options().dtype(at::kFloat));
   auto sum = at::empty({by.size(1), x.size(1)}, held.options());
-  const ThinProductJob<T> job{.by = held.const_data_ptr<float>(),
+  passes<T>().thin_factor(static_cast<const T*>(by.const_data_ptr()), by.stride(0), by.size(0), by.size(1),
+                          held.template data_ptr<float>());
+  const ThinProductJob<T> job{.by = held.template const_data_ptr<float>(),
                               .x = static_cast<const T*>(x.const_data_ptr()),
                               .sum = sum.data_ptr<float>(),
                               .x_stride = x.stride(0),
@@ -124,7 +126,7 @@ at::Tensor thin_product(const at::Tensor& by, const at::Tensor& x, double factor
                               .factor = static_cast<float>(factor)};
   constexpr std::int64_t kStrip = 64;  // columns: a cache line of x or two
   at::parallel_for(0, (x.size(1) + kStrip - 1) / kStrip, 1, [&](std::int64_t first, std::int64_t last) {
-    passes<T>().thin_product(job, first * kStrip, std::min(last * kStrip, x.size(1)));
+    passes<T>().low_rank_product(job, first * kStrip, std::min(last * kStrip, x.size(1)));
   });
   return sum;
 }

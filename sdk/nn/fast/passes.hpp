@@ -117,7 +117,7 @@ struct VectorProductJob {
 // of matrices is good at. A call does whole columns i [first, last) of all rows, always in the same order.
 template <class T>
 struct ThinProductJob {
-  const float* by = nullptr;  // [rows, columns], dense
+  const float* by = nullptr;  // [rows, columns], dense; of low_rank_product as thin_factor of the same build wrote it
   const T* x = nullptr;
   float* sum = nullptr;  // [columns, width]
   std::int64_t x_stride = 0, sum_stride = 0, rows = 0, columns = 0;
@@ -140,6 +140,9 @@ struct Passes {
   void (*cast)(const CastJob<T>&, std::int64_t first, std::int64_t last);
   void (*vector_product)(const VectorProductJob<T>&, std::int64_t first, std::int64_t last);
   void (*thin_product)(const ThinProductJob<T>&, std::int64_t first, std::int64_t last);
+  // The same where `by` is of type T too, as x is: rows * columns numbers in a form of this build's own, for its product.
+  void (*thin_factor)(const T* by, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* to);
+  void (*low_rank_product)(const ThinProductJob<T>&, std::int64_t first, std::int64_t last);
 };
 
 template <class T>

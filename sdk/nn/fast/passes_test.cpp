@@ -373,19 +373,26 @@ TEST_CASE("sums, casts and products with few vectors, in every build") {
       }
 
       for (const Count columns : {1, 2, 5, 7, 13}) {
-        const auto by = normal<float>(kRows * columns, 7);
-        auto thin = normal<float>(columns * stride, 8);
-        auto found = numbers(thin);
+        const auto by = normal<T>(kRows * (columns + 1), 7);
+        std::vector<float> wide_by, factor(static_cast<std::size_t>(kRows * columns));
+        Doubles want_thin(static_cast<std::size_t>(columns * stride), 3.0);  // between the rows nothing is written
+        for (Count r = 0; r < kRows; ++r)
+          for (Count c = 0; c < columns; ++c) wide_by.push_back(static_cast<float>(number(by[r * (columns + 1) + c])));
         for (Count c = 0; c < columns; ++c)
           for (Count i = 0; i < width; ++i) {
-            found[c * stride + i] = 0;
-            for (Count r = 0; r < kRows; ++r)
-              found[c * stride + i] += 0.5 * by[r * columns + c] * number(y[r * stride + i]);
+            auto& sum = want_thin[c * stride + i] = 0;
+            for (Count r = 0; r < kRows; ++r) sum += 0.5 * wide_by[r * columns + c] * number(y[r * stride + i]);
           }
-        const ThinProductJob<T> job{by.data(), y.data(), thin.data(), stride, stride, kRows, columns, 0.5F};
-        pass.thin_product(job, 0, width / 2);
-        pass.thin_product(job, width / 2, width);
-        CHECK(distance(thin, found) < 1e-5);
+        pass.thin_factor(by.data(), columns + 1, kRows, columns, factor.data());
+        for (const bool low_rank : {false, true}) {
+          std::vector<float> thin(want_thin.size(), 3.0F);
+          const auto* with = low_rank ? factor.data() : wide_by.data();
+          const auto product = low_rank ? pass.low_rank_product : pass.thin_product;
+          const ThinProductJob<T> job{with, y.data(), thin.data(), stride, stride, kRows, columns, 0.5F};
+          product(job, 0, width / 2);
+          product(job, width / 2, width);
+          CHECK(distance(thin, want_thin) < 1e-5);
+        }
       }
     }
   });
