@@ -48,9 +48,9 @@ struct RunSection {
   double node_call_grace_seconds = 60;
   std::int64_t compact_log_after = 16;  // entries of a log channel, before a rule that can compacts them into one
 };
-struct ModelSection {           // beside the model plugin's own parameters in [model]
-  std::filesystem::path path;   // a Hugging Face directory
-  std::string device = "auto";  // auto | cpu | cuda:N, of this machine: no part of what nodes and coordinator agree on
+struct ModelSection {            // beside the model plugin's own parameters in [model]
+  std::filesystem::path path;    // a Hugging Face directory
+  std::string device = "auto";   // auto | cpu | cuda:N, of this machine: no part of what nodes and coordinator agree on
   std::string compute = "auto";  // f32 | bf16; auto is resolved: bf16 where the base is quantised, else f32
   BaseDtype base_dtype = BaseDtype::Compute;
   Kernels kernels = Kernels::Fast;

@@ -37,7 +37,8 @@ Sections make_sections() {
              must_exist())
       .param(&ModelSection::device, "device",
              "What this machine computes on: cpu, cuda:N, or auto: the first CUDA device where there is one.")
-      .param(&ModelSection::compute, "compute", "Number type of the forward and backward pass; auto: bf16 where the base is quantised, else f32.",
+      .param(&ModelSection::compute, "compute",
+             "Number type of the forward and backward pass; auto: bf16 where the base is quantised, else f32.",
              choices({"auto", "f32", "bf16"}))
       .param(&ModelSection::base_dtype, "base_dtype",
              "How frozen weights are held in memory: as they are computed with, or quantised to 4 or 8 bits.",

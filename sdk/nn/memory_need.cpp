@@ -32,7 +32,8 @@ std::string what_would_fit(const std::vector<Module>& modules, const std::vector
        {std::pair{BaseDtype::Compute, DType::bf16}, {BaseDtype::Int8, DType::bf16}, {BaseDtype::Nf4, DType::bf16}}) {
     const auto need = quantised::held_bytes(modules, compute, base, quantisable);
     if (need <= available) return fmt::format("{} takes {} and fits", way(base, compute), gigabytes(need));
-    least = fmt::format("even {} takes {}: it needs a machine or a device with more", way(base, compute), gigabytes(need));
+    least =
+        fmt::format("even {} takes {}: it needs a machine or a device with more", way(base, compute), gigabytes(need));
   }
   return least;
 }

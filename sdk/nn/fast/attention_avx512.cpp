@@ -5,7 +5,6 @@
 namespace hansa::nn::fast {
 namespace {
 constexpr int kLanes = 16;
-#include "passes.inc"
 #include "products_avx512.inc"
 
 void pack(const Half* matrix, Index count, Index keys, Index dim, const Packed& to) {
@@ -58,7 +57,8 @@ struct Seen {
         body(i, All{});
         continue;
       }
-      const std::uint32_t above = from <= 0 ? 0xFFFFu : 0xFFFFu << from, below = to >= kLanes ? 0xFFFFu : (1u << to) - 1;
+      const std::uint32_t above = from <= 0 ? 0xFFFFu : 0xFFFFu << from,
+                          below = to >= kLanes ? 0xFFFFu : (1u << to) - 1;
       body(i, Some{static_cast<__mmask16>(above & below)});
     }
   }
@@ -90,7 +90,8 @@ void forward(const AttentionRows& job) {
       const float* row = s + r * width;
       Half* to = p + r * width;
       F most = all(-3.4e38f), sums{};
-      seen.each([&](Index i, auto visible) { most = greater(most, visible.only(load(row + i, Full{}) * scale, -3.4e38f)); });
+      seen.each(
+          [&](Index i, auto visible) { most = greater(most, visible.only(load(row + i, Full{}) * scale, -3.4e38f)); });
       const float top = largest(most);
       seen.each([&](Index i, auto visible) {
         const F e = visible.only(power_of_two(load(row + i, Full{}) * scale - top), 0);
@@ -190,7 +191,8 @@ void backward(const AttentionRows& job) {
 // What backward lays out; forward needs less.
 Index scratch(Index keys, Index dim) {
   constexpr Index most = AttentionRows::kMostRows;
-  return 2 * kAtOnce * keys + kAtOnce * keys / 2 + 2 * (most / 2) * (keys + kApart) + 2 * (most / 2) * dim + kAtOnce * dim;
+  return 2 * kAtOnce * keys + kAtOnce * keys / 2 + 2 * (most / 2) * (keys + kApart) + 2 * (most / 2) * dim +
+         kAtOnce * dim;
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ struct AttentionKernel {
   std::int64_t (*scratch)(std::int64_t keys, std::int64_t dim);  // of one thread, without dk and dv
 };
 
-const AttentionKernel* attention_kernel();                            // null where the processor has no such products
+const AttentionKernel* attention_kernel();  // null where the processor has no such products
 
 extern const AttentionKernel kAvx512Attention;
 

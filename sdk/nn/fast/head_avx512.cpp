@@ -5,10 +5,10 @@
 namespace hansa::nn::fast {
 namespace {
 constexpr int kLanes = 16;
-#include "passes.inc"
 #include "products_avx512.inc"
 
-constexpr Index kBlock = 96;  // words of the vocabulary at once: sixes, and they and their pairs fit the second-level cache
+constexpr Index kBlock =
+    96;  // words of the vocabulary at once: sixes, and they and their pairs fit the second-level cache
 constexpr Index kStrip = 24;
 static_assert(HeadRows::kMostRows == kPanel);
 
@@ -63,7 +63,8 @@ void head_rows(const HeadRows& job) {
   for (Index first = 0; first < job.vocabulary; first += kBlock) {
     const Index count = job.vocabulary - first < kBlock ? job.vocabulary - first : kBlock;
     const Half* weight = job.weight + first * dim;
-    if (job.d_hidden) pair_rows(weight, count, dim, pairs, apart);  // from front to back, which brings them into the cache
+    if (job.d_hidden)
+      pair_rows(weight, count, dim, pairs, apart);  // from front to back, which brings them into the cache
     for (Index v = 0; v < count; v += kStrip) {
       const Index now = count - v < kStrip ? count - v : kStrip, ahead = first + kBlock + v;
       // The next block's words come from memory meanwhile.
@@ -87,7 +88,8 @@ void head_rows(const HeadRows& job) {
     const float part = static_cast<float>(1 / running.total[r]);
     const Half* of = job.weight + job.labels[r] * dim;
     const float* sums = running.sums + r * apart;
-    each(dim, [&](Index i, auto n) { store(job.d_hidden + r * dim + i, load(sums + i, n) * part - load(of + i, n), n); });
+    each(dim,
+         [&](Index i, auto n) { store(job.d_hidden + r * dim + i, load(sums + i, n) * part - load(of + i, n), n); });
   }
 }
 

@@ -11,12 +11,12 @@ namespace hansa::nn::fast {
 
 struct HeadRows {
   static constexpr std::int64_t kMostRows = 64;
-  const Half *hidden = nullptr, *weight = nullptr;      // [rows, dim], [vocabulary, dim]
-  const std::int64_t* labels = nullptr;                 // [rows], each in the vocabulary
-  std::int64_t rows = 0, dim = 0, vocabulary = 0;       // dim in multiples of 16
-  double* nats = nullptr;                               // [rows]: -log softmax(hidden weightᵀ)[label]
-  Half* d_hidden = nullptr;                             // [rows, dim]: the gradient of their sum; null: not wanted
-  float* scratch = nullptr;                             // the kernel's scratch(dim) numbers
+  const Half *hidden = nullptr, *weight = nullptr;  // [rows, dim], [vocabulary, dim]
+  const std::int64_t* labels = nullptr;             // [rows], each in the vocabulary
+  std::int64_t rows = 0, dim = 0, vocabulary = 0;   // dim in multiples of 16
+  double* nats = nullptr;                           // [rows]: -log softmax(hidden weightᵀ)[label]
+  Half* d_hidden = nullptr;                         // [rows, dim]: the gradient of their sum; null: not wanted
+  float* scratch = nullptr;                         // the kernel's scratch(dim) numbers
 };
 
 struct HeadKernel {

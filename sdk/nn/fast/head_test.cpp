@@ -20,8 +20,8 @@ namespace {
 
 struct HeadCase {
   std::int64_t rows, vocabulary, dim;
-  double scale = 1;     // of the hidden rows: how far apart logits are
-  double rise = 0;      // added to the logits from the first word to the last: maxima that keep growing
+  double scale = 1;  // of the hidden rows: how far apart logits are
+  double rise = 0;   // added to the logits from the first word to the last: maxima that keep growing
 };
 
 struct HeadLoss {
@@ -49,15 +49,15 @@ TEST_CASE("cross-entropy without logits is the formula, and its gradient LibTorc
   const auto threads = static_cast<std::int64_t>(at::get_num_threads());
   std::uint64_t seed = 1;
   for (const auto& c : std::initializer_list<HeadCase>{{64, 1, 16},
-                                                   {64, 2, 16},
-                                                   {65, 95, 16},
-                                                   {127, 96, 48},
-                                                   {128, 97, 64},
-                                                   {70, 193, 576, 0.3},
-                                                   {200, 1000, 80, 4},
-                                                   {96, 700, 64, 0.1, 60},
-                                                   {96, 700, 64, 0.1, -60},
-                                                   {66, 3000, 144, 30}}) {
+                                                       {64, 2, 16},
+                                                       {65, 95, 16},
+                                                       {127, 96, 48},
+                                                       {128, 97, 64},
+                                                       {70, 193, 576, 0.3},
+                                                       {200, 1000, 80, 4},
+                                                       {96, 700, 64, 0.1, 60},
+                                                       {96, 700, 64, 0.1, -60},
+                                                       {66, 3000, 144, 30}}) {
     const auto rows = std::max(c.rows, 32 * threads);
     INFO(rows << " rows, " << c.vocabulary << " words, " << c.dim << " wide, scale " << c.scale << ", rise " << c.rise);
     auto hidden = at::randn({rows, c.dim}, make_generator(++seed), at::kFloat) * c.scale;
