@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 import hansa_cli
-from families import SHAPES, SPELLINGS, make
+from families import SHAPES, SPELLINGS, make, mistral
 
 LENGTH, FIRST = 30, 13  # of a row, and of the first of two documents packed into it
 SCALE = 2.0
@@ -255,3 +255,23 @@ def test_tensors_that_nobody_needs_and_names_without_their_beginning_read_the_sa
     for key in ("extra", "bare"):
         ours, theirs = answers.of((key, shape))
         close(ours["logits"], theirs)
+
+
+def test_mistral_sees_4096_tokens_where_its_config_is_silent_and_all_where_it_says_null(tmp_path):
+    torch.manual_seed(5)
+    model = mistral(num_hidden_layers=1, max_position_embeddings=8192)
+    with torch.no_grad():
+        for projection in ("q_proj", "k_proj"):  # few keys matter much: what lies beyond the window is missed
+            getattr(model.model.layers[0].self_attn, projection).weight.mul_(40)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["sliding_window"]
+    tokens, last = torch.randint(3, model.config.vocab_size, (1, 4400), generator=torch.Generator().manual_seed(1)), {}
+    for name, window in (("silent", {}), ("null", {"sliding_window": None})):
+        path.write_text(json.dumps({**config, **window}))
+        ours = hansa_cli.logits(tmp_path, tokens, tmp_path / f"{name}.out")
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.float32).eval()
+        last[name] = logits_of(theirs, tokens)
+        close(ours, last[name])
+    assert (last["silent"] - last["null"])[:, 4096:].abs().max() > 10 * 1e-4 * last["null"].abs().max()
