@@ -233,35 +233,39 @@ TEST_CASE("of a text's beginning a generation computes the last row of logits al
   CHECK(apart(last, trial.model().logits({.tokens = tokens}, nullptr).select(1, 8)) < 1e-6);
 }
 
-TEST_CASE("thin products are sums over rows, whatever the widths") {
-  for (const std::int64_t columns : {1, 2, 5, 6, 7, 13}) {
-    for (const std::int64_t width : {1, 15, 16, 17, 63, 64, 65, 131}) {
-      const auto by = at::randn({19, columns}, make_generator(1), at::kFloat);
-      const auto x = at::randn({19, width + 3}, make_generator(2), at::kFloat);
-      for (const bool half : {false, true}) {
-        const auto seen = half ? x.to(at::kBFloat16) : x;
-        auto sum = at::zeros({columns, width}, at::kFloat);
-        const auto fill = [&]<class T>(T) {
-          fast::passes<T>().thin_product({.by = by.const_data_ptr<float>(),
-                                          .x = static_cast<const T*>(seen.const_data_ptr()),
-                                          .sum = sum.data_ptr<float>(),
-                                          .x_stride = width + 3,
-                                          .sum_stride = width,
-                                          .rows = 19,
-                                          .columns = columns,
-                                          .factor = 0.5F},
-                                         0, width);
-        };
-        if (half)
-          fill(fast::Half{});
-        else
-          fill(0.0F);
-        const auto want = at::mm(by.t(), seen.to(at::kFloat).narrow(1, 0, width)) * 0.5;
-        INFO(columns << " x " << width);
-        CHECK(apart(sum, want) < 1e-6);
+TEST_CASE("products of low-rank pairs are sums over rows, whatever the widths") {
+  for (const std::int64_t rows : {1, 19, 128, 301})
+    for (const std::int64_t columns : {1, 2, 6, 13})
+      for (const std::int64_t width : {1, 15, 64, 65, 191, 200}) {
+        const auto by = at::randn({rows, columns + 2}, make_generator(1), at::kFloat);
+        const auto x = at::randn({rows, width + 3}, make_generator(2), at::kFloat);
+        for (const bool half : {false, true}) {
+          const auto seen = half ? x.to(at::kBFloat16) : x, seen_by = half ? by.to(at::kBFloat16) : by;
+          auto factor = at::empty({rows, columns}, at::kFloat), sum = at::zeros({columns, width}, at::kFloat);
+          const auto fill = [&]<class T>(T) {
+            const auto& pass = fast::passes<T>();
+            pass.thin_factor(static_cast<const T*>(seen_by.const_data_ptr()), columns + 2, rows, columns,
+                             factor.data_ptr<float>());
+            pass.low_rank_product({.by = factor.const_data_ptr<float>(),
+                                   .x = static_cast<const T*>(seen.const_data_ptr()),
+                                   .sum = sum.data_ptr<float>(),
+                                   .x_stride = width + 3,
+                                   .sum_stride = width,
+                                   .rows = rows,
+                                   .columns = columns,
+                                   .factor = 0.5F},
+                                  0, width);
+          };
+          if (half)
+            fill(fast::Half{});
+          else
+            fill(0.0F);
+          const auto wide_by = seen_by.to(at::kDouble).narrow(1, 0, columns);
+          const auto want = at::mm(wide_by.t(), seen.to(at::kDouble).narrow(1, 0, width)) * 0.5;
+          INFO(rows << " rows, " << columns << " x " << width << (half ? ", bf16" : ""));
+          CHECK(apart(sum.to(at::kDouble), want) < 2e-6);
+        }
       }
-    }
-  }
 }
 
 TEST_CASE("the fused cross-entropy equals the plain one") {
