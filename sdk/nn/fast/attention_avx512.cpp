@@ -7,6 +7,8 @@ namespace {
 constexpr int kLanes = 16;
 #include "products_avx512.inc"
 
+static_assert(kKeyStep == kPanel);
+
 void pack(const Half* matrix, Index count, Index keys, Index dim, const Packed& to) {
   if (to.pairs) {
     pair_rows(matrix, count, dim, to.pairs, dim);
