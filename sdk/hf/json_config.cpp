@@ -253,7 +253,7 @@ std::string JsonConfig::choice(std::string_view key, std::string_view when_absen
   if (std::find(supported.begin(), supported.end(), value) == supported.end()) {
     throw Error(fmt::format("{}: {}{} = \"{}\"{} is not supported by {}; supported: {}", state_->where, state_->prefix,
                             key, value, has(key) ? "" : " (the default)", state_->architecture,
-                            fmt::join(supported, ", ")));
+                            fmt::join(std::vector(supported), ", ")));
   }
   return value;
 }
@@ -264,7 +264,7 @@ void JsonConfig::only(std::string_view key, std::initializer_list<std::string_vi
   for (const auto allowed : json_values) {
     if (*value == nlohmann::json::parse(allowed)) return;
   }
-  refuse(key, fmt::format("{}", fmt::join(json_values, ", ")));
+  refuse(key, fmt::format("{}", fmt::join(std::vector(json_values), ", ")));
 }
 
 void JsonConfig::refuse(std::string_view key, std::string_view supported) const {
