@@ -363,7 +363,7 @@ void Resolver::check_across() {
         fmt::format("`privacy.epsilon_budget` is set, but `{}` adds no noise: no epsilon holds", spec_.privacy.use),
         "choose a mechanism with noise, or remove the budget");
   if (auto& compute = spec_.model_host.compute; compute == "auto") {
-    compute = spec_.model_host.base_dtype == BaseDtype::Compute ? "f32" : "bf16";
+    compute = name_of(spec_.model_host.base_dtype == BaseDtype::Compute ? DType::f32 : DType::bf16);
     restate("model.compute", toml_value(Value::text(compute)));
   }
   if (spec_.train.threads == 0 && r_.files == Files::Look) {

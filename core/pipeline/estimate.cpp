@@ -204,7 +204,14 @@ class Estimator {
     const auto compute = model.compute == "bf16" ? DType::bf16 : DType::f32;
     const auto held = quantised::held_bytes(shape_.modules, compute, model.base_dtype, linear_);
     const bool twice = model.initialise && model.base_dtype == BaseDtype::Compute && compute != DType::f32;
-    return held + (twice ? quantised::held_bytes(shape_.modules, DType::f32, BaseDtype::Compute, linear_) : 0);
+    if (twice) return held + quantised::held_bytes(shape_.modules, DType::f32, BaseDtype::Compute, linear_);
+    return held + (model.initialise && compute != DType::f32 ? largest_in_fp32() : 0);
+  }
+  std::uint64_t largest_in_fp32() const {  // random weights are made so, one after the other
+    std::int64_t numbers = 0;
+    for (const auto& module : shape_.modules)
+      numbers = std::max(numbers, module.out * std::max<std::int64_t>(module.in, 1));
+    return 4 * static_cast<std::uint64_t>(numbers);
   }
 
   std::uint64_t coordinator_memory() const {

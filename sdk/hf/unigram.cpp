@@ -1,8 +1,11 @@
 #include "hf/unigram.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <limits>
 #include <map>
+#include <string>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -15,6 +18,30 @@ namespace hansa::hf {
 namespace {
 
 constexpr double kUnknownPenalty = 10;
+
+// A score as the reference reads it: its reader of JSON (serde_json without its feature float_roundtrip) divides the digits by a
+// power of ten, each rounded, which is a unit in the last place off now and then. Two ways through a piece are often the same
+// tokens in another order, and such a unit decides between them. Writers give the fewest digits that say a number, as fmt does.
+double as_the_reference_reads(double score) {
+  const auto text = fmt::format("{}", std::abs(score));
+  std::uint64_t digits = 0;
+  int exponent = 0;
+  bool fraction = false;
+  const auto end = std::min(text.find('e'), text.size());
+  for (const char c : text.substr(0, end)) {
+    if (c == '.') {
+      fraction = true;
+      continue;
+    }
+    digits = digits * 10 + static_cast<std::uint64_t>(c - '0');
+    if (fraction) --exponent;
+  }
+  if (end < text.size()) exponent += std::stoi(text.substr(end + 1));
+  auto number = static_cast<double>(digits);
+  for (; exponent < -308; exponent += 308) number /= 1e308;
+  const double power = std::stod(fmt::format("1e{}", std::abs(exponent)));
+  return std::copysign(exponent < 0 ? number / power : number * power, score);
+}
 
 }  // namespace
 
@@ -41,7 +68,7 @@ void Unigram::read_tokens(const nlohmann::json& model) {
       throw Error(fmt::format("{}: entry {} of vocab is {}, not a token and its score", kModelWhere, tokens_.size(),
                               entry.dump()));
     }
-    tokens_.push_back({entry[0].get<std::string>(), entry[1].get<double>()});
+    tokens_.push_back({entry[0].get<std::string>(), as_the_reference_reads(entry[1].get<double>())});
     least = std::min(least, tokens_.back().score);
   }
   if (tokens_.size() >= kNone) throw Error(kModelWhere + ": vocab is too long");

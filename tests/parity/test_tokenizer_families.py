@@ -1,11 +1,12 @@
 """Ids and text of 100,000 generated strings for each family's form of tokenizer, equal to the reference's."""
+import itertools
 import random
 
 import pytest
 import sentencepiece
 
 import hansa_tokens
-from tokenizer_families import FAMILIES, Library, trained_model
+from tokenizer_families import FAMILIES, Library, trained_model, unigram_of
 from tokenizer_texts import TEXTS, every_code_point, many_texts
 
 COUNT = 100_000
@@ -53,6 +54,16 @@ NEW_TABLES = {"bert_uncased", "bert_cased", "unigram_with_charsmap", "unigram_wi
 def test_every_code_point_is_treated_as_the_reference_treats_it(pair):
     texts = every_code_point()
     compare(*pair, texts, hansa_tokens.pack_texts(texts))
+
+
+def test_scores_are_read_as_the_reference_reads_them(tmp_path):
+    """Of two orders of the same tokens the last place of a score decides, and the reference's reader of JSON rounds in its own way."""
+    chance = random.Random(3)
+    tokens = ["".join(word) for size in (1, 2, 3) for word in itertools.product("abc", repeat=size)]
+    scores = [-chance.uniform(1, 4 * len(token)) * 10 ** chance.choice([0, 0, 0, -7]) for token in tokens]
+    reference = unigram_of(tmp_path, [("<unk>", 0.0), ("<s>", 0.0), *zip(tokens, scores, strict=True)])
+    texts = ["".join(chance.choices("abc", k=chance.randint(1, 40))) for _ in range(20_000)]
+    compare(reference, tmp_path, texts, hansa_tokens.pack_texts(texts))
 
 
 ANY_IDS = [f for f in FAMILIES if f.__name__ not in {"gpt2", "llama3", "qwen2", "smollm", "vocabulary_and_merges"}]

@@ -207,6 +207,12 @@ def unigram(directory, normalizer, metaspace):
     return Reference(directory, tokenizer)
 
 
+def unigram_of(directory, scores):
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return Reference(directory, tokenizer)
+
+
 def unigram_with_charsmap(directory):
     charsmap = charsmap_of(trained_model(vocab_size=SIZE, model_type="unigram", normalization_rule_name="nmt_nfkc"))
     steps = [normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")]
