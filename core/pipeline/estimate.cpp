@@ -205,12 +205,18 @@ class Estimator {
     const auto held = quantised::held_bytes(shape_.modules, compute, model.base_dtype, linear_);
     const bool twice = model.initialise && model.base_dtype == BaseDtype::Compute && compute != DType::f32;
     if (twice) return held + quantised::held_bytes(shape_.modules, DType::f32, BaseDtype::Compute, linear_);
-    return held + (model.initialise && compute != DType::f32 ? largest_in_fp32() : 0);
+    // Random weights are made in fp32, one after the other: the largest may be one that is not quantised.
+    if (!model.initialise || compute == DType::f32) return held;
+    return held + largest_in_fp32([](std::size_t) { return true; }) -
+           largest_in_fp32([&](std::size_t at) { return linear_[at]; });
   }
-  std::uint64_t largest_in_fp32() const {  // random weights are made so, one after the other
+  template <class Of>
+  std::uint64_t largest_in_fp32(Of of) const {
     std::int64_t numbers = 0;
-    for (const auto& module : shape_.modules)
-      numbers = std::max(numbers, module.out * std::max<std::int64_t>(module.in, 1));
+    for (std::size_t at = 0; at < shape_.modules.size(); ++at) {
+      const auto& module = shape_.modules[at];
+      if (of(at)) numbers = std::max(numbers, module.out * std::max<std::int64_t>(module.in, 1));
+    }
     return 4 * static_cast<std::uint64_t>(numbers);
   }
 

@@ -148,6 +148,11 @@ TEST_CASE("a base is counted as it is held: half precision, random weights twice
   CHECK(base() == 16 + 1 + 2 * 4 + 4 * 2 + 32 * 4);  // codes, a block's scale, its span's, bias; what it is made from
   tiny.spec.model_host.base_dtype = BaseDtype::Int8;
   CHECK(base() == 32 + 4 * 4 + 4 * 2 + 32 * 4);
+  // Random weights are made in fp32: an embedding is larger then than what is quantised, and a checkpoint's is not.
+  tiny.shape.modules.push_back({"embedding", Module::Kind::Embedding, 5, 8, false, false});
+  CHECK(base() == 32 + 4 * 4 + 4 * 2 + 40 * 2 + 40 * 4);
+  tiny.spec.model_host.initialise = false;
+  CHECK(base() == 32 + 4 * 4 + 4 * 2 + 40 * 2 + 32 * 4);
 }
 
 TEST_CASE("what a node keeps between rounds stands there twice, and in its memory too") {
