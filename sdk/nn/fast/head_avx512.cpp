@@ -7,9 +7,9 @@ namespace {
 constexpr int kLanes = 16;
 #include "products_avx512.inc"
 
-constexpr Index kBlock =
-    96;  // words of the vocabulary at once: sixes, and they and their pairs fit the second-level cache
-constexpr Index kStrip = 24;
+// Words of the vocabulary at once: whole sixes, and with their pairs they fit the second-level cache. So many of them between two
+// looks ahead.
+constexpr Index kBlock = 96, kStrip = 24;
 static_assert(HeadRows::kMostRows == kPanel);
 
 // Rows of the job are lanes: what a lane has seen so far of its row.
